@@ -1,0 +1,39 @@
+"""What a training run leaves behind as numbers: one row per epoch."""
+
+import csv
+import os
+from pathlib import Path
+
+
+class History:
+    """One row per epoch: {"epoch", "seconds", "rate", the loss terms, and with a validation set "val_…"}."""
+
+    def __init__(self, rows: list[dict] | None = None):
+        self.rows = rows or []
+
+    def __getitem__(self, name: str) -> list[float]:
+        """One column."""
+        return [row[name] for row in self.rows]
+
+    @property
+    def seconds(self) -> float:
+        return self.rows[-1]["seconds"] if self.rows else 0.0
+
+    def table(self) -> str:
+        """The rows as aligned text."""
+        if not self.rows:
+            return "(no epoch finished)"
+        names = list(self.rows[0])
+        values = [[row[name] for name in names] for row in self.rows]
+        cells = [names] + [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in values]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
+
+    def save_csv(self, path: Path) -> None:
+        """Write the rows as a table, whole or not at all."""
+        partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+        with open(partial, "w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]) if self.rows else ["epoch"])
+            writer.writeheader()
+            writer.writerows(self.rows)
+        partial.replace(path)

@@ -1,0 +1,57 @@
+"""Losses in nats per image: each takes a batch and returns one number per image, (B,).
+
+The mean over a batch is then the same for every batch size, and 1 nat of reconstruction weighs as much as 1 nat
+of KL.  Computed in float32 (float64 stays float64), also under autocast.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from helpers.distributions import DiagonalGaussian
+
+
+def _float(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def bernoulli_nll(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """-log p(x|z) for pixels in {0, 1} with p = sigmoid(logits); both (B, ...).
+
+    For grey pixels in [0, 1] the same formula is the binary cross-entropy: a good loss, but no likelihood
+    (Loaiza-Ganem & Cunningham, NeurIPS 2019).
+    """
+    return F.binary_cross_entropy_with_logits(_float(logits), _float(x), reduction="none").flatten(1).sum(1)
+
+
+def gaussian_nll(mean: torch.Tensor, x: torch.Tensor, sigma: float = 1.0) -> torch.Tensor:
+    """-log p(x|z) for x ~ N(mean, sigma²) per pixel.  A fixed sigma is a weight: squared error / (2 sigma²)."""
+    squared_error = (_float(mean) - _float(x)).square().flatten(1)  # (B, D)
+    return 0.5 * (squared_error / sigma**2 + math.log(2 * math.pi * sigma**2)).sum(1)
+
+
+def calibrated_gaussian_nll(mean: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """`gaussian_nll` at each image's own best sigma² = its mean squared error: D/2 · (log(2π·MSE) + 1).
+
+    With it β = 1 is right without tuning.  sigma-VAE, Rybkin et al., ICML 2021 (who share one sigma in a batch;
+    per image, the value does not depend on the other images).
+    """
+    squared_error = (_float(mean) - _float(x)).square().flatten(1)  # (B, D)
+    mse = squared_error.mean(1).clamp_min(1e-12)  # a perfect image would have -infinite nats
+    return 0.5 * squared_error.shape[1] * (torch.log(2 * math.pi * mse) + 1.0)
+
+
+def kl_standard_normal(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+    """KL(N(mean, exp(logvar)) ‖ N(0, I)), summed over the latent numbers."""
+    return DiagonalGaussian(mean, logvar).kl()
+
+
+def negative_elbo(output, x: torch.Tensor, nll=bernoulli_nll, beta: float = 1.0) -> dict[str, torch.Tensor]:
+    """The VAE loss of each image: reconstruction + beta · KL.
+
+    output: what a VAE's forward returns (`decoded`, `posterior`, `z`); nll: one of the functions above.
+    Returns {"loss", "reconstruction", "kl"}, each (B,).  Kingma & Welling 2014, eq. 10; beta: Higgins et al. 2017.
+    """
+    reconstruction, kl = nll(output.decoded, x), output.posterior.kl()
+    return {"loss": reconstruction + beta * kl, "reconstruction": reconstruction, "kl": kl}

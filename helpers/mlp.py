@@ -1,0 +1,80 @@
+"""The autoencoder and the variational autoencoder of fully connected layers (notebooks 01 and 02)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from helpers.distributions import DiagonalGaussian
+
+
+def mlp(*sizes: int) -> nn.Sequential:
+    """Linear layers sizes[0] → sizes[1] → …, a ReLU between each two and none after the last."""
+    layers = []
+    for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        layers += [nn.ReLU()] * (i > 0) + [nn.Linear(inputs, outputs)]
+    return nn.Sequential(*layers)
+
+
+class AutoencoderOutput(NamedTuple):
+    """What `Autoencoder.forward` returns: logits (B, 1, 28, 28), code (B, latent)."""
+
+    decoded: torch.Tensor
+    z: torch.Tensor
+
+
+class VAEOutput(NamedTuple):
+    """What every VAE's forward returns: the decoded sample, the posterior q(z|x), and the sample z."""
+
+    decoded: torch.Tensor
+    posterior: DiagonalGaussian
+    z: torch.Tensor
+
+
+class Autoencoder(nn.Module):
+    """784 pixels → `hidden` → `latent` numbers → `hidden` reversed → 784 logits.
+
+    Images are (B, 1, 28, 28) in [0, 1]; `decode` returns logits, whose sigmoid is the image.
+    """
+
+    def __init__(self, latent: int = 2, hidden: tuple[int, ...] = (512, 256)):
+        super().__init__()
+        self.config = {"latent": latent, "hidden": list(hidden)}
+        self.encoder = mlp(784, *hidden, latent)
+        self.decoder = mlp(latent, *reversed(hidden), 784)
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return self.encoder(x.flatten(1))  # (B, 1, 28, 28) → (B, 784) → (B, latent)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return self.decoder(z).unflatten(1, (1, 28, 28))  # (B, latent) → (B, 784) → (B, 1, 28, 28)
+
+    def forward(self, x: torch.Tensor, generator: torch.Generator | None = None) -> AutoencoderOutput:
+        z = self.encode(x)
+        return AutoencoderOutput(self.decode(z), z)
+
+
+class MLPVAE(nn.Module):
+    """The same network with an encoder that outputs a distribution: 2 · `latent` numbers, mean and log-variance.
+
+    Images are (B, 1, 28, 28) in [0, 1]; `decode` returns logits, whose sigmoid is the image.
+    Kingma & Welling 2014, appendix C.
+    """
+
+    def __init__(self, latent: int = 2, hidden: tuple[int, ...] = (512, 256)):
+        super().__init__()
+        self.config = {"latent": latent, "hidden": list(hidden)}
+        self.encoder = mlp(784, *hidden, 2 * latent)
+        self.decoder = mlp(latent, *reversed(hidden), 784)
+
+    def encode(self, x: torch.Tensor) -> DiagonalGaussian:
+        mean, logvar = self.encoder(x.flatten(1)).chunk(2, dim=1)  # (B, 784) → (B, 2·latent) → 2 × (B, latent)
+        return DiagonalGaussian(mean, logvar)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return self.decoder(z).unflatten(1, (1, 28, 28))  # (B, latent) → (B, 784) → (B, 1, 28, 28)
+
+    def forward(self, x: torch.Tensor, generator: torch.Generator | None = None) -> VAEOutput:
+        posterior = self.encode(x)
+        z = posterior.sample(generator)
+        return VAEOutput(self.decode(z), posterior, z)

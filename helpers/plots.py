@@ -1,0 +1,86 @@
+"""Figures in one style: dark on white, so that they read in light and dark themes, and safe for colour-blind eyes."""
+
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import display
+
+# Okabe & Ito 2008 for lines; Paul Tol's "muted" and a dark grey for the ten digits
+LINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+DIGITS = ["#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#555555"]
+
+plt.rcParams.update(
+    {
+        "figure.facecolor": "white", "savefig.facecolor": "white", "axes.facecolor": "white",
+        "axes.prop_cycle": plt.cycler(color=LINES), "axes.spines.top": False, "axes.spines.right": False,
+        "axes.grid": True, "grid.alpha": 0.25, "font.size": 12, "axes.titlesize": 12, "figure.dpi": 80,
+        "legend.frameon": False, "image.cmap": "gray", "figure.constrained_layout.use": True,
+    }
+)  # fmt: skip
+
+
+def show(fig: plt.Figure, alt: str) -> None:
+    """Display a figure with a text for those who cannot see it, and close it."""
+    display(fig, metadata={"image/png": {"alt": alt}})
+    plt.close(fig)
+
+
+def draw_images(ax: plt.Axes, images: torch.Tensor, columns: int, title: str = "") -> None:
+    """Images (N, 1, H, W) or (N, 3, H, W) in [0, 1] as a grid with `columns` columns, into `ax`."""
+    n, c, h, w = images.shape
+    rows = -(-n // columns)
+    sheet = torch.ones(rows * columns, c, h, w)
+    sheet[:n] = images.detach().float().cpu().clamp(0, 1)
+    sheet = sheet.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2)  # (rows, H, columns, W, C)
+    ax.imshow(sheet.reshape(rows * h, columns * w, c).squeeze(-1).numpy(), vmin=0, vmax=1, interpolation="nearest")
+    ax.set_title(title, loc="left")
+    ax.axis("off")
+
+
+def image_rows(rows: dict[str, torch.Tensor], columns: int | None = None, size: float = 0.62) -> plt.Figure:
+    """One labelled grid of images under another; {label: (N, C, H, W) in [0, 1]}."""
+    columns = columns or max(len(images) for images in rows.values())
+    heights = [-(-len(images) // columns) for images in rows.values()]
+    fig, axes = plt.subplots(
+        len(rows), 1, figsize=(columns * size, sum(heights) * size + 0.32 * len(rows)), height_ratios=heights, squeeze=False
+    )
+    for ax, (label, images) in zip(axes[:, 0], rows.items(), strict=True):
+        draw_images(ax, images, columns, label)
+    return fig
+
+
+def draw_latent_map(ax: plt.Axes, codes: torch.Tensor, labels: torch.Tensor, title: str = "") -> None:
+    """Codes (N, 2) as dots coloured by digit, with each digit's numeral at its median."""
+    codes, labels = codes.cpu(), labels.cpu()
+    for digit in range(10):
+        x, y = codes[labels == digit].T
+        ax.scatter(x, y, s=4, alpha=0.5, color=DIGITS[digit], linewidths=0, rasterized=True)
+    for digit in labels.unique().tolist():
+        x, y = codes[labels == digit].median(dim=0).values.tolist()
+        ax.text(x, y, str(digit), fontsize=15, weight="bold", ha="center", va="center",
+                bbox={"boxstyle": "circle,pad=0.15", "fc": "white", "ec": DIGITS[digit], "lw": 2})  # fmt: skip
+    ax.set(title=title, xlabel="$z_1$", ylabel="$z_2$")
+
+
+@torch.no_grad()
+def draw_decoded_grid(ax: plt.Axes, model, extent: tuple[float, float, float, float], n: int = 20, title: str = "") -> None:
+    """What a model with two latents decodes on an n × n grid over extent = (left, right, bottom, top)."""
+    left, right, bottom, top = extent
+    x, y = torch.linspace(left, right, 2 * n + 1)[1::2], torch.linspace(bottom, top, 2 * n + 1)[1::2]  # cell middles
+    grid = torch.stack(torch.meshgrid(x, y.flip(0), indexing="xy"), dim=-1).reshape(-1, 2)  # row by row, top first
+    images = torch.sigmoid(model.decode(grid.to(next(model.parameters()).device))).cpu()  # (n², 1, 28, 28)
+    sheet = images.unflatten(0, (n, n)).permute(0, 3, 1, 4, 2).reshape(n * 28, n * 28)
+    ax.imshow(sheet.numpy(), extent=extent, aspect="auto", vmin=0, vmax=1)
+    ax.grid(False)
+    ax.set(title=title, xlabel="$z_1$", ylabel="$z_2$")
+
+
+def plot_history(history, terms: tuple[str, ...] = ("loss",), unit: str = "nats per image") -> plt.Figure:
+    """Loss terms over epochs, one panel each; the held-out curve dashed where there is one."""
+    fig, axes = plt.subplots(1, len(terms), figsize=(4.2 * len(terms), 3), squeeze=False)
+    for ax, term in zip(axes[0], terms, strict=True):
+        ax.plot(history["epoch"], history[term], label="training")
+        if f"val_{term}" in history.rows[0]:
+            ax.plot(history["epoch"], history[f"val_{term}"], "--", label="held out")
+        ax.set(title=f"{term} ({unit})", xlabel="epoch")
+        ax.legend()
+    return fig

@@ -1,0 +1,66 @@
+"""Explorers: each draws its picture once, so that it is stored in the notebook, and then puts sliders under it.
+
+They run on ipywidgets 7.7 (Colab) and 8.  Where nobody can move a slider (COURSE_STATIC=1) only the picture is drawn.
+"""
+
+import matplotlib.pyplot as plt
+import torch
+from ipywidgets import FloatSlider, IntSlider, interact
+
+from helpers.budget import is_static
+from helpers.plots import draw_images, draw_latent_map, show
+
+
+@torch.no_grad()
+def _decode(model, z: torch.Tensor) -> torch.Tensor:
+    """Images (B, 1, 28, 28) in [0, 1] of codes (B, latent)."""
+    return torch.sigmoid(model.decode(z.to(next(model.parameters()).device))).cpu()
+
+
+def draw_latent_point(model, codes: torch.Tensor, labels: torch.Tensor, x: float, y: float) -> plt.Figure:
+    """The map of codes (N, 2) with a cross at (x, y), beside the image that is decoded there."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7.5, 4), width_ratios=(1.25, 1))
+    draw_latent_map(left, codes, labels, "where the images are")
+    left.plot(x, y, "+", color="black", markersize=22, markeredgewidth=3)
+    draw_images(right, _decode(model, torch.tensor([[x, y]])), 1, f"decoded at ({x:.1f}, {y:.1f})")
+    return fig
+
+
+def latent_explorer(
+    model, codes: torch.Tensor, labels: torch.Tensor, start: tuple[float, float] = (0.0, 0.0)
+) -> None:
+    """Move a cross over a two-dimensional latent space and see what is decoded there."""
+
+    def draw(x: float, y: float) -> None:
+        alt = f"Map of the two-dimensional codes with a cross at ({x:.1f}, {y:.1f}), and the image decoded there."
+        show(draw_latent_point(model, codes, labels, x, y), alt)
+
+    draw(*start)
+    if not is_static():
+        low, high = codes.min(dim=0).values.tolist(), codes.max(dim=0).values.tolist()
+        sliders = [FloatSlider(v, min=a, max=b, step=(b - a) / 100, continuous_update=False)
+                   for v, a, b in zip(start, low, high, strict=True)]  # fmt: skip
+        interact(draw, x=sliders[0], y=sliders[1])
+
+
+def draw_interpolation(model, start: torch.Tensor, end: torch.Tensor, steps: int = 11, at: int | None = None) -> plt.Figure:
+    """The images decoded on the straight line from code `start` (latent,) to `end`; step `at` also large."""
+    share = torch.linspace(0, 1, steps)[:, None]  # (steps, 1)
+    images = _decode(model, (1 - share) * start + share * end)
+    fig, (strip, large) = plt.subplots(2, 1, figsize=(7.5, 3.2), height_ratios=(1, 2.4))
+    draw_images(strip, images, steps, "from one image to another")
+    at = steps // 2 if at is None else at
+    draw_images(large, images[at : at + 1], 1, f"step {at} of {steps - 1}")
+    return fig
+
+
+def interpolation_slider(model, start: torch.Tensor, end: torch.Tensor, steps: int = 11) -> None:
+    """Slide from one code to another."""
+
+    def draw(at: int) -> None:
+        alt = f"{steps} images decoded on the line between two codes, and number {at} of 0 to {steps - 1} enlarged."
+        show(draw_interpolation(model, start, end, steps, at), alt)
+
+    draw(steps // 2)
+    if not is_static():
+        interact(draw, at=IntSlider(steps // 2, min=0, max=steps - 1))

@@ -1,0 +1,74 @@
+"""What the benchmarks share: the data, the recipes under test, and medians over interleaved runs."""
+
+import statistics
+import time
+
+import torch
+
+from helpers.budget import budget, generator_for, seed_everything
+from helpers.data import load_mnist
+from helpers.losses import bernoulli_nll, negative_elbo
+from helpers.mlp import MLPVAE, Autoencoder
+from helpers.training import fit
+
+SEEDS = [0, 1, 2]
+
+# chosen on 5,000 images held out from the training set (MNIST: lr 1e-3 … 3e-2, 4 … 10 epochs, batch 128 … 384)
+RECIPE_20D = {"epochs": budget(quick=1, cpu=6, gpu=6), "batch_size": 256, "lr": 1.5e-2}
+RECIPE_2D = {"epochs": budget(quick=1, cpu=20, gpu=20), "batch_size": 256, "lr": 6e-3}
+HIDDEN_20D, HIDDEN_2D = (400,), (512, 256, 128)
+
+
+def mnist():
+    """(train, test): all 60,000 + 10,000 images under `make bench`."""
+    return load_mnist("train"), load_mnist("test")
+
+
+def vae_loss(model, batch, generator):
+    return negative_elbo(model(batch.images, generator), batch.images)
+
+
+def autoencoder_loss(model, batch, generator):
+    return {"loss": bernoulli_nll(model(batch.images).decoded, batch.images)}
+
+
+def train_vae(train, seed: int, latent: int = 20, loss=vae_loss):
+    """Our recipe: the model, the seconds its training took, and its History."""
+    seed_everything(seed)
+    model = MLPVAE(latent, HIDDEN_2D if latent == 2 else HIDDEN_20D)
+    started = time.perf_counter()
+    history = fit(model, loss, train, seed=seed, **(RECIPE_2D if latent == 2 else RECIPE_20D))
+    return model, time.perf_counter() - started, history
+
+
+def train_autoencoder(train, seed: int):
+    """The autoencoder of the same size, by the same recipe."""
+    seed_everything(seed)
+    model = Autoencoder(20, HIDDEN_20D)
+    fit(model, autoencoder_loss, train, seed=seed, **RECIPE_20D)
+    return model
+
+
+@torch.no_grad()
+def decode(model, codes: torch.Tensor) -> torch.Tensor:
+    return torch.sigmoid(model.decode(codes.to(next(model.parameters()).device))).cpu()
+
+
+def normal_codes(count: int, latent: int, seed: int) -> torch.Tensor:
+    return torch.randn(count, latent, generator=generator_for("samples", seed))
+
+
+def mean_sd(values: list[float]) -> dict:
+    """{"mean", "sd", "each"} over seeds."""
+    return {"mean": statistics.mean(values), "sd": statistics.stdev(values), "each": values}
+
+
+def report(what: str, unit: str, contenders: dict[str, list[float]]) -> dict:
+    """Print and return each contender's median and its ratio to the first one's, pair by pair."""
+    first = next(iter(contenders.values()))
+    summary = {}
+    for name, values in contenders.items():
+        ratio = statistics.median(a / b for a, b in zip(first, values, strict=True))
+        summary[name] = {"median": statistics.median(values), "each": values, "first/this": ratio}
+        print(f"{what:>10} · {name:<28} median {statistics.median(values):8.2f} {unit}   first / this {ratio:5.2f}")
+    return summary

@@ -1,0 +1,77 @@
+"""The README: picture first, the two commands, a badge for every notebook, tables that are current."""
+
+import re
+import shutil
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.tools import common, publish, readme
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_tables_are_current(capsys):
+    assert readme.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_both_tables_are_marked(page):
+    assert {name for _, name, _, _ in readme.MARKED.findall(page)} >= {"map", "results"}
+
+
+def test_a_stale_table_is_seen_and_mended(tmp_path, capsys):
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    if (ROOT / "data" / "results").exists():
+        shutil.copytree(ROOT / "data" / "results", tmp_path / "data" / "results")
+    path = tmp_path / "README.md"
+    path.write_text("# X\n<!-- map:begin -->\nold\n<!-- map:end -->\nkept\n", encoding="utf-8")
+    assert readme.main(["--check"], tmp_path) == 1
+    assert "-old" in capsys.readouterr().out
+    assert path.read_text(encoding="utf-8").count("old") == 1
+    assert readme.main([], tmp_path) == 0
+    assert readme.main(["--check"], tmp_path) == 0
+    new = path.read_text(encoding="utf-8")
+    assert "old" not in new and new.endswith("kept\n") and "01_autoencoder.ipynb" in new
+
+
+def test_an_unknown_table_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "README.md").write_text("<!-- maps:begin -->\n<!-- maps:end -->\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        readme.main([], tmp_path)
+    assert "no generator of that name" in capsys.readouterr().err
+
+
+def test_the_picture_comes_first(page):
+    before = page.split("![", 1)[0] if "![" in page else page
+    picture = page.find("<img")
+    before = before if picture < 0 else page[: min(picture, len(before))]
+    words = re.sub(r"^#.*$|<[^>]*>", "", before, flags=re.MULTILINE).split()
+    assert len(words) <= 40, "more than a sentence or two stands before the first picture"
+
+
+def test_pictures_exist_and_have_alt_text(page):
+    for alt, target in re.findall(r"!\[([^]]*)\]\(([^)\s]+)\)", page):
+        assert alt.strip(), f"no alt text: {target}"
+        assert "://" in target or (ROOT / target).exists(), target
+    for tag in re.findall(r"<img[^>]*>", page):
+        assert re.search(r'alt="[^"]+"', tag), tag
+
+
+@pytest.mark.parametrize("command", ["make run", "make test"])
+def test_the_commands_are_named(page, command):
+    assert command in page
+
+
+def test_a_badge_for_every_notebook_and_no_other(page):
+    assert {file for _, file in publish.BADGE.findall(page)} == {
+        f"notebooks/{p.name}" for p in common.select([])
+    }
+
+
+def test_links_name_files_that_exist(page):
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", page)]
+    bad = [target for target in targets if target and "://" not in target and not (ROOT / target).exists()]
+    assert not bad

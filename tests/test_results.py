@@ -1,0 +1,66 @@
+"""Result files: where a number comes from, and who may write among the published ones."""
+
+import json
+import sys
+
+import pytest
+
+from helpers import CourseError, budget, results
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """An empty course folder beside an empty build folder."""
+    monkeypatch.setattr(budget, "ROOT", tmp_path / "course")
+    monkeypatch.setattr(results, "ROOT", tmp_path / "course")
+    monkeypatch.setenv("COURSE_BUILD", str(tmp_path / "build"))
+    return tmp_path
+
+
+def save(**values):
+    return results.save_result("mlp", values, seeds=[0, 1, 2], data="MNIST")
+
+
+@pytest.mark.parametrize("switch", ["1", "0", "", None])
+def test_only_publishing_writes_the_published_results(course, monkeypatch, switch):
+    monkeypatch.setenv("COURSE_PUBLISH", switch) if switch is not None else monkeypatch.delenv("COURSE_PUBLISH", False)
+    record = save(nats=105.1)
+    published, built = course / "course" / "data" / "results" / "mlp.json", course / "build" / "results" / "mlp.json"
+    wrote, left = (published, built) if switch == "1" else (built, published)
+    assert json.loads(wrote.read_text()) == record and not left.exists()
+    if switch == "1":
+        assert results.load_result("mlp") == record
+        assert [path.name for path in wrote.parent.iterdir()] == ["mlp.json"]
+
+
+def test_a_result_says_where_it_comes_from(course, monkeypatch):
+    monkeypatch.setenv("COURSE_PUBLISH", "1")
+    save(nats=105.1, table={"a": [1, 2]})
+    record = results.load_result("mlp")
+    assert record["values"] == {"nats": 105.1, "table": {"a": [1, 2]}}
+    assert record["profile"] == "quick" and record["seeds"] == [0, 1, 2] and record["data"] == "MNIST"
+    assert record["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert {"torch", "torchvision", "accelerate", "scikit-learn", "numpy"} <= set(record["versions"])
+    assert str(course) not in json.dumps(record)
+
+
+def test_the_device_is_named_without_the_machine():
+    import platform
+
+    text = results.describe_device()
+    assert platform.machine() in text or "GPU" in text or "NVIDIA" in text
+    assert platform.node() not in text or len(platform.node()) < 4
+
+
+def test_a_result_that_was_not_measured_is_one_sentence(course):
+    with pytest.raises(CourseError, match=r"data/results/mlp\.json is not there: `make bench`") as error:
+        results.load_result("mlp")
+    assert "\n" not in str(error.value)
+
+
+def test_values_that_are_no_json_leave_no_half_file(course):
+    save(nats=1.0)
+    before = (course / "build" / "results" / "mlp.json").read_text()
+    with pytest.raises(TypeError):
+        save(nats=object())
+    assert (course / "build" / "results" / "mlp.json").read_text() == before

@@ -1,0 +1,91 @@
+"""Write what stands between <!-- NAME:begin --> and <!-- NAME:end --> in README.md.
+
+    python -m tests.tools.readme [--check]
+
+With --check nothing is written: a difference is printed and the exit status is 1.
+"""
+
+import difflib
+import json
+import re
+import sys
+from pathlib import Path
+
+from tests.tools import common
+from tests.tools.publish import BADGE, BADGE_IMAGE
+
+MARKED = re.compile(r"(<!-- (\w+):begin -->\n)(.*?)(<!-- \2:end -->)", re.DOTALL)
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+
+
+def course_map(root: Path) -> str:
+    """The notebooks with what they build, their minutes, their download, and a Colab badge."""
+    rows = []
+    for path in common.select([], root / "notebooks"):
+        notebook = common.read(path)
+        course = notebook["metadata"].get("course", {})
+        minutes = course.get("minutes", {})
+        found = BADGE.search("".join(map(common.text, notebook["cells"][:1])))
+        title = course.get("title") or common.heading(notebook) or path.stem
+        rows.append(
+            [
+                path.stem.split("_")[0],
+                f"[{title}](notebooks/{path.name})",
+                course.get("builds", ""),
+                *(minutes.get(profile, "") for profile in ("quick", "cpu", "gpu")),
+                course.get("download", ""),
+                f"[![Open In Colab]({BADGE_IMAGE})]({found[0]})" if found else "",
+            ]
+        )
+    header = ["", "Notebook", "You build", "Minutes: quick", "laptop", "GPU", "Download", "Colab"]
+    return table(header, rows)
+
+
+def results(root: Path) -> str:
+    """The headline results, from data/results/headline.json."""
+    path = root / "data" / "results" / "headline.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    keys = ["what", "value", "target", "source"]
+    return table(["Measured", "Result", "Target", "From"], [[row[key] for key in keys] for row in rows])
+
+
+GENERATORS = {"map": course_map, "results": results}
+
+
+def regenerate(text: str, root: Path) -> str:
+    """`text` with every marked part made anew."""
+
+    def fresh(found: re.Match) -> str:
+        if found[2] not in GENERATORS:
+            common.fail(f"README.md marks a part {found[2]!r}, and there is no generator of that name.")
+        return f"{found[1]}{GENERATORS[found[2]](root)}\n{found[4]}"
+
+    return MARKED.sub(fresh, text)
+
+
+def main(arguments: list[str], root: Path = common.ROOT) -> int:
+    """Rewrite README.md, or with --check compare it."""
+    path = root / "README.md"
+    if not path.exists():
+        common.fail("There is no README.md to write to.")
+    old = path.read_text(encoding="utf-8")
+    new = regenerate(old, root)
+    if "--check" not in arguments:
+        if new != old:
+            path.write_text(new, encoding="utf-8", newline="\n")
+        return 0
+    names = ("README.md as it is", "as `make notebooks` or `make bench` would write it")
+    difference = list(difflib.unified_diff(old.splitlines(), new.splitlines(), *names, lineterm=""))
+    print(*difference, sep="\n", end="\n" if difference else "")
+    return 1 if difference else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
