@@ -45,8 +45,9 @@ test: $(STAMP) ## lint, the tests, and every cell of every notebook
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)/notebooks"
 
-notebooks: $(STAMP) ## re-execute the notebooks in place (profile cpu), then the README's tables
+notebooks: $(STAMP) ## re-execute the notebooks in place (profile cpu), then the README's picture and tables
 	@$(PY) -m tests.tools.run_notebooks --in-place $(NOTEBOOKS)
+	@COURSE_PROFILE=cpu $(PY) -m tests.tools.picture
 	@$(PY) -m tests.tools.readme
 
 bench: $(STAMP) ## run the benchmarks (BENCH=name picks one), then the README's tables

@@ -189,12 +189,14 @@ def reparameterise(answer: Callable) -> str:
     mean, logvar = torch.full((20000, 3), 2.0, requires_grad=True), torch.full((20000, 3), math.log(0.25), requires_grad=True)
     z = answer(mean, logvar, generator_for("draw"))
     _shape(z, (20000, 3), "The sample")
-    reject(z.requires_grad, "No gradient flows through your sample; write it as mean + std · noise, with the randomness in `noise` alone.")
+    blocked = "No gradient flows through your sample; write it as mean + std · noise, with the randomness in `noise` alone."
+    reject(z.requires_grad, blocked)
     reject(z.std(dim=0).max() > 1e-3, "All rows got the same noise, or none; draw noise of the shape of the mean.")
     spread = z.std().item()
     reject(abs(spread - 0.25) > 0.01, "The spread is the variance, not its root: std = exp(logvar / 2).")
     reject(abs(z.mean().item() - 2) < 0.02 and abs(spread - 0.5) < 0.02, f"Mean and spread should be 2 and 0.5, and are {z.mean():.2f} and {spread:.2f}.")
     z.square().mean().backward()
+    reject(mean.grad is not None and mean.grad.abs().max().item() > 0, blocked)  # torch.normal's gradient is 0
     reject(logvar.grad is not None and abs(logvar.grad.sum().item() - 0.25) < 0.02, "The gradient does not reach the log-variance: no `detach`, no `torch.no_grad`.")
     return "mean, spread and gradients are right."
 
@@ -216,7 +218,7 @@ def slerp(answer: Callable) -> str:
     a, b = torch.tensor([3.0, 0.0, 0.0]), torch.tensor([0.0, 3.0, 0.0])
     middle = answer(a, b, 0.5)
     _shape(middle, (3,), "The point")
-    reject(abs(middle.norm().item() - 3) > 0.5, f"Half-way its length is {middle.norm():.2f} and not 3: that is the straight line, which cuts through the middle of the sphere.")
+    reject(abs(middle.norm().item() - 3) < 0.5, f"Half-way its length is {middle.norm():.2f} and not 3: that is the straight line, which cuts through the middle of the sphere.")
     reject(_close(answer(a, b, 0.0), a) and _close(answer(a, b, 1.0), b), "t = 0 should give a, and t = 1 should give b.")
     third = torch.tensor([3 * math.cos(math.pi / 6), 3 * math.sin(math.pi / 6), 0.0])
     reject(_close(answer(a, b, 1 / 3), third), "A third of the way should be a third of the angle: sin((1−t)ω)/sin ω · a + sin(tω)/sin ω · b.")

@@ -229,7 +229,7 @@ def load_image_folder(folder: str | Path, resolution: int = 128) -> ImageSet:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise CourseError(f"{folder} is not a folder; a folder of images was expected ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+        raise CourseError(f"{folder} is not a folder; one with images was expected ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     images, names, skipped = [], [], []
     for file in files:

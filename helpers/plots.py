@@ -12,7 +12,7 @@ plt.rcParams.update(
     {
         "figure.facecolor": "white", "savefig.facecolor": "white", "axes.facecolor": "white",
         "axes.prop_cycle": plt.cycler(color=LINES), "axes.spines.top": False, "axes.spines.right": False,
-        "axes.grid": True, "grid.alpha": 0.25, "font.size": 12, "axes.titlesize": 12, "figure.dpi": 80,
+        "axes.grid": True, "grid.alpha": 0.25, "font.size": 12, "axes.titlesize": 12, "figure.dpi": 100,
         "legend.frameon": False, "image.cmap": "gray", "figure.constrained_layout.use": True,
     }
 )  # fmt: skip
@@ -48,16 +48,18 @@ def image_rows(rows: dict[str, torch.Tensor], columns: int | None = None, size: 
     return fig
 
 
-def draw_latent_map(ax: plt.Axes, codes: torch.Tensor, labels: torch.Tensor, title: str = "") -> None:
-    """Codes (N, 2) as dots coloured by digit, with each digit's numeral at its median."""
+def draw_latent_map(ax: plt.Axes, codes: torch.Tensor, labels: torch.Tensor, title: str = "", share: float = 1.0) -> None:
+    """Codes (N, 2) as dots coloured by digit, with each digit's numeral at its median; shows the middle `share` of them."""
     codes, labels = codes.cpu(), labels.cpu()
+    low, high = codes.quantile(torch.tensor([0.5 - share / 2, 0.5 + share / 2]).clamp(0, 1), dim=0).tolist()
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     for digit in range(10):
         x, y = codes[labels == digit].T
         ax.scatter(x, y, s=4, alpha=0.5, color=DIGITS[digit], linewidths=0, rasterized=True)
     for digit in labels.unique().tolist():
         x, y = codes[labels == digit].median(dim=0).values.tolist()
-        ax.text(x, y, str(digit), fontsize=15, weight="bold", ha="center", va="center",
-                bbox={"boxstyle": "circle,pad=0.15", "fc": "white", "ec": DIGITS[digit], "lw": 2})  # fmt: skip
+        ax.text(x, y, str(digit), fontsize=11, weight="bold", ha="center", va="center", clip_on=True,
+                bbox={"boxstyle": "circle,pad=0.12", "fc": "white", "ec": DIGITS[digit], "lw": 2})  # fmt: skip
     ax.set(title=title, xlabel="$z_1$", ylabel="$z_2$")
 
 
@@ -76,11 +78,12 @@ def draw_decoded_grid(ax: plt.Axes, model, extent: tuple[float, float, float, fl
 
 def plot_history(history, terms: tuple[str, ...] = ("loss",), unit: str = "nats per image") -> plt.Figure:
     """Loss terms over epochs, one panel each; the held-out curve dashed where there is one."""
-    fig, axes = plt.subplots(1, len(terms), figsize=(4.2 * len(terms), 3), squeeze=False)
+    fig, axes = plt.subplots(1, len(terms), figsize=(2.9 * len(terms), 2.9), squeeze=False)
     for ax, term in zip(axes[0], terms, strict=True):
         ax.plot(history["epoch"], history[term], label="training")
         if f"val_{term}" in history.rows[0]:
             ax.plot(history["epoch"], history[f"val_{term}"], "--", label="held out")
-        ax.set(title=f"{term} ({unit})", xlabel="epoch")
-        ax.legend()
+        ax.set(title=term, xlabel="epoch")
+    axes[0, 0].set_ylabel(unit)
+    axes[0, 0].legend()
     return fig

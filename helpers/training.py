@@ -4,6 +4,7 @@ The order of the images and all noise depend on (seed, epoch, step) alone.  A ru
 exactly where it was, and several processes see what one process would have seen.
 """
 
+import os
 import signal
 import threading
 import time
@@ -106,8 +107,9 @@ class _Trainer:
         self.started = saved = time.perf_counter()
         shard = (self.accelerator.process_index, self.accelerator.num_processes)
         total, done = self.settings["epochs"] * len(self.batches), self.epoch * len(self.batches) + self.step
-        silent = {} if self.accelerator.is_main_process else {"disable": True}  # else TQDM_DISABLE decides
-        bar = tqdm(total=total, initial=done, unit="step", leave=False, **silent)
+        # tqdm reads TQDM_DISABLE itself, but not for its notebook bars
+        silent = not self.accelerator.is_main_process or os.environ.get("TQDM_DISABLE") == "1"
+        bar = tqdm(total=total, initial=done, unit="step", leave=False, disable=silent)
         while self.epoch < self.settings["epochs"]:
             self.model.train()
             for batch in self.batches.epoch(self.epoch, self.step, shard):

@@ -24,6 +24,7 @@ from helpers.checkpoints import (
 )
 from helpers.mlp import MLPVAE, Autoencoder
 
+
 def refusal(function, *arguments) -> str:
     """The one sentence with which a call is refused."""
     with pytest.raises(CourseError) as error:
@@ -361,7 +362,7 @@ def test_the_first_run_of_a_name_says_nothing(runs, capsys):
 @pytest.mark.parametrize("what", [["code"], ["data"], ["configuration", "data"]])
 def test_another_run_of_a_name_says_what_changed(runs, capsys, what):
     first = run_folder("vae", PARTS)
-    second = run_folder("vae", PARTS | {name: "x" for name in what})
+    second = run_folder("vae", PARTS | dict.fromkeys(what, "x"))
     assert first != second and first.exists() and second.exists()
     told = capsys.readouterr().out
     assert told == f"Run vae: another {' and '.join(what)} than before; starting afresh beside the old run.\n"

@@ -31,6 +31,14 @@ def test_shapes(kind, hidden):
 
 
 @pytest.mark.parametrize("kind", [Autoencoder, MLPVAE])
+def test_the_decoder_is_the_encoder_reversed(kind):
+    model = kind(3, (16, 8))
+    encoder, decoder = ([layer for layer in part if isinstance(layer, nn.Linear)] for part in (model.encoder, model.decoder))
+    assert [layer.in_features for layer in encoder] == [784, 16, 8]
+    assert [(layer.in_features, layer.out_features) for layer in decoder] == [(3, 8), (8, 16), (16, 784)]
+
+
+@pytest.mark.parametrize("kind", [Autoencoder, MLPVAE])
 def test_the_config_rebuilds_the_model(kind):
     model = kind(5, (16, 8))
     again = kind(**model.config)

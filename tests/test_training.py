@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from helpers.mlp import MLPVAE, Autoencoder
 from helpers.training import evaluate, fit
 from tests.small_training import STEPS_PER_EPOCH, DropoutVAE, small_fit, small_model, squares, vae_loss
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("error::UserWarning")]  # a notebook shows no noise
 
 
 @pytest.fixture(autouse=True)
@@ -336,8 +337,8 @@ def test_a_finished_run_is_loaded(runs, capsys):
     model = small_model()
     first = small_fit(model, scripted_loss, run="vae", validation=squares(30))
     plan()
-    again = small_model()
-    history = small_fit(again, scripted_loss, run="vae", validation=squares(30))
+    again, downloaded = small_model(), replace(squares(), source="the same images from another place")
+    history = small_fit(again, scripted_loss, downloaded, run="vae", validation=squares(30))
     assert calls == [] and equal(model, again) and history.rows == first.rows
     assert "finished and loaded" in capsys.readouterr().out
     assert len(folders(runs)) == 1
@@ -446,14 +447,14 @@ def test_a_kill_between_two_files_of_an_epoch_loses_no_row(runs, monkeypatch):
     for count in range(1, 4):
         name, written = f"vae{count}", []
 
-        def replace(source, target, count=count, written=written, real=os.replace):
+        def killing_replace(source, target, count=count, written=written, real=os.replace):
             if len(written) == count:
                 raise Killed
             written.append(target)
             real(source, target)
 
         with monkeypatch.context() as patch, suppress(Killed):
-            patch.setattr(os, "replace", replace)
+            patch.setattr(os, "replace", killing_replace)
             small_fit(small_model(), run=name, epochs=1)
         history = small_fit(small_model(), run=name, epochs=1)
         with open(folders(runs, name)[0] / "history.csv", newline="") as file:

@@ -48,12 +48,47 @@ def course_map(root: Path) -> str:
     return table(header, rows)
 
 
+def spread(entry: dict, form: str = "{:.2f}") -> str:
+    """mean ± sd of a benchmark's entry."""
+    return " ± ".join(form.format(entry[key]) for key in ("mean", "sd") if key in entry)
+
+
 def results(root: Path) -> str:
-    """The headline results, from data/results/headline.json."""
-    path = root / "data" / "results" / "headline.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    keys = ["what", "value", "target", "source"]
-    return table(["Measured", "Result", "Target", "From"], [[row[key] for key in keys] for row in rows])
+    """The headline results, each from the file in data/results that its benchmark wrote."""
+    rows = []
+
+    def values(name: str) -> dict:
+        path = root / "data" / "results" / f"{name}.json"
+        return json.loads(path.read_text(encoding="utf-8"))["values"] if path.exists() else {}
+
+    def add(what: str, ours: str, against: str, name: str) -> None:
+        rows.append([what, f"**{ours}**", against, f"[{name}](data/results/{name}.json)"])
+
+    for name, rival, what in (
+        ("mlp_vs_tutorial", "tutorial", "VAE 784-400-20"),
+        ("mlp_2d_vs_blog", "blog", "VAE with 2 latents"),
+    ):
+        if found := values(name):
+            nats, seconds = found["test nats"], found["seconds"]
+            add(f"{what}: test nats", spread(nats["ours"]), f"{spread(nats[rival])} ({rival}'s recipe)", name)
+            took = {key: f"{seconds[key]['median']:.1f} s" for key in ("ours", rival)}
+            times = f"{took[rival]}: {seconds['ours']['first/this']:.1f} times as long"
+            add(f"{what}: training time", took["ours"], times, name)
+    if found := values("samples_20d"):
+        for name, row in found["rows"].items():
+            if "sd" in row["frechet"]:
+                recognised = spread({key: 100 * row["recognised"][key] for key in ("mean", "sd")}, "{:.1f}")
+                add(f"10,000 samples, {name}", f"Fréchet {spread(row['frechet'], '{:.1f}')}", f"{recognised} % recognised", "samples_20d")
+    if found := values("autoencoder_vs_pca"):
+        for size, row in found["mse per pixel"].items():
+            ours, pca = spread(row["autoencoder"], "{:.4f}"), f"{row['pca']:.4f} (PCA)"
+            add(f"autoencoder, {size} numbers: held-out squared error per pixel", ours, pca, "autoencoder_vs_pca")
+    if found := values("importance"):
+        for name, row in found.items():
+            k, best = list(row["estimates"].items())[-1]
+            bound = f"bound (−ELBO) {spread(row['negative elbo'])}"
+            add(f"VAE 784-400-20, {name}: importance-weighted nats, k = {k}", spread(best), bound, "importance")
+    return table(["Measured (mean ± sd of three seeds)", "Ours", "Against", "File"], rows)
 
 
 GENERATORS = {"map": course_map, "results": results}
