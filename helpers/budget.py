@@ -39,7 +39,7 @@ def budget(*, quick, cpu, gpu):
 
 
 def _folder(variable: str, default: str) -> Path:
-    return ROOT / (os.environ.get(variable) or default)  # an absolute path replaces ROOT
+    return ROOT / Path(os.environ.get(variable) or default).expanduser()  # an absolute path replaces ROOT
 
 
 def data_dir() -> Path:

@@ -9,11 +9,19 @@ import math
 import torch
 import torch.nn.functional as F
 
+from helpers import CourseError
 from helpers.distributions import DiagonalGaussian
 
 
 def _float(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _squared_error(mean: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """(B, D); CourseError for unequal shapes, which would broadcast without a word."""
+    if mean.shape != x.shape:
+        raise CourseError(f"The decoded image is {tuple(mean.shape)} and the target {tuple(x.shape)}: they must be equal.")
+    return (_float(mean) - _float(x)).square().flatten(1)
 
 
 def bernoulli_nll(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -27,8 +35,7 @@ def bernoulli_nll(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 def gaussian_nll(mean: torch.Tensor, x: torch.Tensor, sigma: float = 1.0) -> torch.Tensor:
     """-log p(x|z) for x ~ N(mean, sigma²) per pixel.  A fixed sigma is a weight: squared error / (2 sigma²)."""
-    squared_error = (_float(mean) - _float(x)).square().flatten(1)  # (B, D)
-    return 0.5 * (squared_error / sigma**2 + math.log(2 * math.pi * sigma**2)).sum(1)
+    return 0.5 * (_squared_error(mean, x) / sigma**2 + math.log(2 * math.pi * sigma**2)).sum(1)
 
 
 def calibrated_gaussian_nll(mean: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -37,7 +44,7 @@ def calibrated_gaussian_nll(mean: torch.Tensor, x: torch.Tensor) -> torch.Tensor
     With it β = 1 is right without tuning.  sigma-VAE, Rybkin et al., ICML 2021 (who share one sigma in a batch;
     per image, the value does not depend on the other images).
     """
-    squared_error = (_float(mean) - _float(x)).square().flatten(1)  # (B, D)
+    squared_error = _squared_error(mean, x)
     mse = squared_error.mean(1).clamp_min(1e-12)  # a perfect image would have -infinite nats
     return 0.5 * squared_error.shape[1] * (torch.log(2 * math.pi * mse) + 1.0)
 

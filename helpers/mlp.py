@@ -10,9 +10,9 @@ from helpers.distributions import DiagonalGaussian
 
 def mlp(*sizes: int) -> nn.Sequential:
     """Linear layers sizes[0] → sizes[1] → …, a ReLU between each two and none after the last."""
-    layers = []
-    for i, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
-        layers += [nn.ReLU()] * (i > 0) + [nn.Linear(inputs, outputs)]
+    layers = [nn.Linear(sizes[0], sizes[1])]
+    for inputs, outputs in zip(sizes[1:-1], sizes[2:], strict=True):
+        layers += [nn.ReLU(), nn.Linear(inputs, outputs)]
     return nn.Sequential(*layers)
 
 

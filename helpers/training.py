@@ -4,6 +4,7 @@ The order of the images and all noise depend on (seed, epoch, step) alone.  A ru
 exactly where it was, and several processes see what one process would have seen.
 """
 
+import math
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from accelerate import Accelerator
@@ -63,9 +65,12 @@ def fit(
     Raises CourseError where the loss or its gradient stops being finite, and KeyboardInterrupt after a ctrl-C,
     both with the last good checkpoint on disk.
     """
-    AcceleratorState._reset_state()  # one process trains several models, each in its own precision
     on = device()
+    _check(schedule=(schedule, "one-cycle", "cosine", "constant"), precision=(precision, "auto", "bf16", "fp16", "no"))
+    if precision == "fp16" and on.type != "cuda":
+        raise CourseError("precision is 'fp16', which needs an NVIDIA GPU; 'auto' takes what this machine has.")
     chosen = choose_precision(on) if precision == "auto" else precision
+    AcceleratorState._reset_state()  # one process trains several models, each in its own precision
     accelerator = Accelerator(mixed_precision=chosen, cpu=on.type == "cpu")
     if batch_size % accelerator.num_processes:
         raise CourseError(f"A batch of {batch_size} cannot be shared by {accelerator.num_processes} processes.")
@@ -74,20 +79,40 @@ def fit(
     settings |= {"precision": chosen, "processes": accelerator.num_processes, "held out": len(validation or ())}
     folder = None
     if run:
+        first = _first_weights(model, run)
         code = fingerprint(type(model), loss, augment, *(Path(f).read_text() for f in (__file__, losses.__file__)))
-        parts = {"configuration": fingerprint(settings, str(model), model.state_dict()), "code": code}
-        parts["data"] = fingerprint(train.images, train.labels)
+        parts = {"configuration": fingerprint(settings, str(model), first), "code": code}
+        parts["data"] = fingerprint([(data.images, data.labels) for data in (train, validation) if data is not None])
         folder = run_folder(run, parts, speak=accelerator.is_main_process)
         accelerator.wait_for_everyone()
     trainer = _Trainer(model, loss, batches, accelerator, settings, folder)
-    if folder and resume:
-        trainer.restore()
     try:
+        if folder and resume:
+            trainer.restore()
         with _polite_interrupt() as interrupted:
             trainer.train(validation, interrupted, checkpoint_seconds)
     finally:
         trainer.detach()
+        if run:
+            _begun[model] = (run, fingerprint(model.state_dict()), first)
     return trainer.history
+
+
+_begun: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()  # model → run, weights when it stopped, at its start
+
+
+def _first_weights(model: nn.Module, run: str) -> str:
+    """The fingerprint of the weights that `run` began with: after a ctrl-C the model in memory has other ones."""
+    now = fingerprint(model.state_dict())
+    earlier = _begun.get(model, ())
+    return earlier[2] if earlier[:2] == (run, now) else now
+
+
+def _check(**options) -> None:
+    """name=(value, what it can be, …): CourseError where it is something else."""
+    for name, (value, *known) in options.items():
+        if value not in known:
+            raise CourseError(f"{name} is {value!r}; it can be {', '.join(map(repr, known))}.")
 
 
 class _Trainer:
@@ -109,23 +134,26 @@ class _Trainer:
         total, done = self.settings["epochs"] * len(self.batches), self.epoch * len(self.batches) + self.step
         # tqdm reads TQDM_DISABLE itself, but not for its notebook bars
         silent = not self.accelerator.is_main_process or os.environ.get("TQDM_DISABLE") == "1"
-        bar = tqdm(total=total, initial=done, unit="step", leave=False, disable=silent)
-        while self.epoch < self.settings["epochs"]:
-            self.model.train()
-            for batch in self.batches.epoch(self.epoch, self.step, shard):
-                self._one_step(batch, shard)
-                bar.update()
-                if interrupted.is_set():
-                    self.save()
-                    raise KeyboardInterrupt(f"stopped in epoch {self.epoch + 1}, step {self.step}; the weights are usable")
-                if time.perf_counter() - saved > checkpoint_seconds:
-                    self.save()
-                    saved = time.perf_counter()
-            row = self._finish_epoch(validation)
-            bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k not in ("epoch", "seconds", "rate")})
-            if self.folder:
-                self._save_epoch(row)
-        bar.close()
+        with tqdm(total=total, initial=done, unit="step", leave=False, disable=silent) as bar:
+            while self.epoch < self.settings["epochs"]:
+                self.model.train()
+                for batch in self.batches.epoch(self.epoch, self.step, shard):
+                    self._one_step(batch, shard)
+                    bar.update()
+                    self._heed(interrupted)
+                    if time.perf_counter() - saved > checkpoint_seconds:
+                        self.save()
+                        saved = time.perf_counter()
+                row = self._finish_epoch(validation)
+                bar.set_postfix({k: f"{v:.4g}" for k, v in row.items() if k not in ("epoch", "seconds", "rate")})
+                if self.folder:
+                    self._save_epoch(row)
+                self._heed(interrupted)  # a ctrl-C during the evaluation
+
+    def _heed(self, interrupted: threading.Event) -> None:
+        if interrupted.is_set():
+            self.save()
+            raise KeyboardInterrupt(f"stopped after {self.epoch} epochs and {self.step} steps; the weights are usable")
 
     def _one_step(self, batch: Batch, shard: tuple[int, int]) -> None:
         generator = generator_for(
@@ -135,30 +163,34 @@ class _Trainer:
         with self.accelerator.autocast():
             terms = self.loss(self.model, batch, generator)
         means = {name: value.float().mean() for name, value in terms.items()}
-        self._insist(means["loss"], "loss")
+        self._insist(means["loss"].detach(), "loss")
         self.accelerator.backward(means["loss"])
-        if self.settings["clip"] is not None:
-            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings["clip"])
-            if self.accelerator.scaler is None:  # fp16's scaler skips such a step by itself and lowers its scale
-                self._insist(norm, "gradient")
+        clip = math.inf if self.settings["clip"] is None else self.settings["clip"]
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), clip)
+        if self.accelerator.scaler is None:  # fp16's scaler skips such a step by itself and lowers its scale
+            self._insist(norm, "gradient")
         self.prepared.step()
         self.scheduler.step()
         for name, value in means.items():
             self.sums[name] = self.sums.get(name, 0.0) + value.detach()
         self.step += 1
 
-    def _insist(self, value: torch.Tensor, what: str) -> None:
-        if not torch.isfinite(value):
-            where = "the last good checkpoint is kept" if self.folder else "the weights are those before this step"
+    def _insist(self, value: torch.Tensor | float, what: str) -> None:
+        if not math.isfinite(value):
+            saved = self.folder and (self.folder / "last.safetensors").exists()
+            where = "the last good checkpoint is kept" if saved else "the weights are those before this step"
+            step = min(self.step + 1, len(self.batches))
             raise CourseError(
-                f"Training stopped at epoch {self.epoch + 1}, step {self.step + 1}: the {what} is {value.item()}; {where}. "
+                f"Training stopped at epoch {self.epoch + 1}, step {step}: the {what} is {float(value)}; {where}. "
                 "Try a smaller learning rate, and look for a log or a division of zero in the loss."
             )
 
     def _finish_epoch(self, validation: ImageSet | None) -> dict:
         means = {k: self.accelerator.reduce(v / self.step, "mean").item() for k, v in self.sums.items()}
         if validation is not None:
-            means |= {f"val_{k}": v for k, v in evaluate(self.bare, self.loss, validation).items()}
+            with self._plain():
+                means |= {f"val_{k}": v for k, v in evaluate(self.bare, self.loss, validation).items()}
+            self._insist(means["val_loss"], "val_loss")
         self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
         row = {"epoch": self.epoch, "seconds": round(self._seconds(), 3), "rate": self.scheduler.get_last_lr()[0]} | means
         self.history.rows.append(row)
@@ -171,9 +203,9 @@ class _Trainer:
         score = "val_loss" if "val_loss" in row else "loss"
         if row[score] == min(self.history[score]) and self.accelerator.is_main_process:
             write_tensors(self.folder / "best.safetensors", self.bare.state_dict(), {"epoch": row["epoch"]})
-        self.save()
         if self.accelerator.is_main_process:
             self.history.save_csv(self.folder / "history.csv")
+        self.save()  # last, because a kill before it repeats the epoch and so the other two files
 
     def save(self) -> None:
         """Write everything that the next step depends on to one file, last.safetensors."""
@@ -207,6 +239,15 @@ class _Trainer:
         what = "it is finished and loaded" if done else f"going on at epoch {self.epoch + 1}, step {self.step + 1}"
         self.accelerator.print(f"Run {self.folder.parent.name}/{self.folder.name} found: {what}.")
 
+    @contextmanager
+    def _plain(self):
+        """The model without Accelerate's mixed-precision wrapper: held-out numbers are computed in float32."""
+        wrapper = {k: vars(self.bare).pop(k) for k in ("forward", "_original_forward") if k in vars(self.bare)}
+        try:
+            yield
+        finally:
+            vars(self.bare).update(wrapper)
+
     def detach(self) -> None:
         """Give the caller back a plain model: Accelerate's mixed-precision wrapper would change later evaluations."""
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
@@ -221,9 +262,7 @@ def _scheduler(optimizer: torch.optim.Optimizer, settings: dict, steps: int):
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps + 1, pct_start=0.1, cycle_momentum=False)
     if name == "cosine":
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    if name == "constant":
-        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    raise CourseError(f"schedule is {name!r}; it can be 'one-cycle', 'cosine' or 'constant'.")
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
 @torch.no_grad()

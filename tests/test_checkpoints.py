@@ -228,6 +228,7 @@ def test_a_fingerprint_is_the_same_for_the_same():
         ({"epochs": 1, "batch_size": 64}, {"epochs": 16, "batch_size": 4}),
         ([1, 23], [12, 3]),
         (["a", ["b"]], [["a"], "b"]),
+        ([["a"], "b"], [["a", "b"]]),
         ({"a": 1}, {"b": 1}),
         ({1, 2}, {1, 3}),
         (torch.zeros(2).numpy(), torch.ones(2).numpy()),

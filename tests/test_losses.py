@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 
-from helpers import losses
+from helpers import CourseError, losses
 from helpers.distributions import DiagonalGaussian
 from helpers.mlp import VAEOutput
 
@@ -150,3 +150,9 @@ def test_the_unit_is_nats_per_image():
     """A coin for each of 35 pixels costs 35 · log 2."""
     cost = losses.bernoulli_nll(torch.zeros(2, 1, 5, 7), torch.ones(2, 1, 5, 7))
     torch.testing.assert_close(cost, torch.full((2,), 35 * math.log(2)))
+
+
+@pytest.mark.parametrize("nll", [losses.gaussian_nll, losses.calibrated_gaussian_nll])
+def test_shapes_that_would_broadcast_are_one_sentence(nll):
+    with pytest.raises(CourseError, match="must be equal"):
+        nll(torch.rand(4, 1, 3, 5), torch.rand(4, 3, 5))

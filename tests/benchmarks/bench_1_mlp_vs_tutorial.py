@@ -16,6 +16,7 @@ def main() -> None:
         model, took, _ = train_vae(train, seed)
         seconds["ours"].append(took)
         nats["ours"].append(evaluate(model, vae_loss, test)["loss"])
+        print(f"seed {seed}: seconds {seconds}, nats {nats}", flush=True)
     values = {"seconds": report("training", "s", seconds), "recipe": RECIPE_20D}
     values["test nats"] = {name: mean_sd(each) for name, each in nats.items()}
     print({name: f"{v['mean']:.2f} ± {v['sd']:.2f} test nats" for name, v in values["test nats"].items()})

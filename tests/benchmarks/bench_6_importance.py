@@ -6,6 +6,7 @@ About 4 minutes.
 import torch
 
 from helpers.budget import generator_for
+from helpers.data import ImageSet
 from helpers.losses import negative_elbo
 from helpers.metrics import importance_nll
 from helpers.results import save_result
@@ -23,17 +24,20 @@ def binarised_loss(model, batch, generator):
 
 def main() -> None:
     train, test = mnist()
-    grey = test[::5].pixels()
+    part = test[::5]
+    grey = part.pixels()
     binary = (torch.rand(grey.shape, generator=generator_for("binarise")) < grey).float()
     values = {}
-    for name, loss, x in (("grey BCE", vae_loss, grey), ("dynamically binarised", binarised_loss, binary)):
+    drawn = ImageSet((binary * 255).to(torch.uint8), None, "binarised")
+    for name, loss, held_out in (("grey BCE", vae_loss, part), ("dynamically binarised", binarised_loss, drawn)):
+        x = held_out.pixels()
         estimates, bounds = {k: [] for k in KS}, []
         for seed in SEEDS:
             model, _, _ = train_vae(train, seed, loss=loss)
             model.cpu()
-            bounds.append(evaluate(model, loss, test)["loss"])
+            bounds.append(evaluate(model, vae_loss, held_out)["loss"])
             for k in KS:
-                parts = [importance_nll(model, part, k, generator_for("k", k)) for part in x.split(500)]
+                parts = [importance_nll(model, images, k, generator_for("k", k)) for images in x.split(500)]
                 estimates[k].append(torch.cat(parts).mean().item())
         values[name] = {"negative elbo": mean_sd(bounds), "estimates": {k: mean_sd(v) for k, v in estimates.items()}}
         print(name, {k: round(v["mean"], 2) for k, v in values[name]["estimates"].items()})

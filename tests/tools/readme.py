@@ -77,8 +77,9 @@ def results(root: Path) -> str:
     if found := values("samples_20d"):
         for name, row in found["rows"].items():
             if "sd" in row["frechet"]:
-                recognised = spread({key: 100 * row["recognised"][key] for key in ("mean", "sd")}, "{:.1f}")
-                add(f"10,000 samples, {name}", f"Fréchet {spread(row['frechet'], '{:.1f}')}", f"{recognised} % recognised", "samples_20d")
+                percent = {key: 100 * row["recognised"][key] for key in ("mean", "sd")}
+                distance, recognised = spread(row["frechet"], "{:.1f}"), f"{spread(percent, '{:.1f}')} % recognised"
+                add(f"10,000 samples, {name}: Fréchet distance", distance, recognised, "samples_20d")
     if found := values("autoencoder_vs_pca"):
         for size, row in found["mse per pixel"].items():
             ours, pca = spread(row["autoencoder"], "{:.4f}"), f"{row['pca']:.4f} (PCA)"

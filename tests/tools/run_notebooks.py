@@ -175,6 +175,9 @@ def run(paths: list[Path], in_place: bool = False, timeout: float | None = None,
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # a kernel installed for the user must not take over
     board = Board([path.stem for path in paths])
     pool = ThreadPoolExecutor(jobs)
+    common.build_dir().mkdir(parents=True, exist_ok=True)
+    runs = tempfile.TemporaryDirectory(prefix="runs-", dir=common.build_dir())
+    env["COURSE_RUNS"] = runs.name  # fresh: a finished run would be loaded instead of trained
     try:
         work = pool.map(lambda path: finish(execute(path, board, env, timeout), board, in_place), paths)
         return list(work)
@@ -182,6 +185,8 @@ def run(paths: list[Path], in_place: bool = False, timeout: float | None = None,
         pool.shutdown(wait=False, cancel_futures=True)
         stop_kernels()
         raise
+    finally:
+        runs.cleanup()
 
 
 def report(results: list[Result]) -> int:

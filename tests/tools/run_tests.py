@@ -6,6 +6,7 @@ Every stage runs, whatever became of the one before; the exit status is 1 if any
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -48,6 +49,7 @@ def stages(words: list[str]) -> list[tuple[str, list[str], int]]:
 def main(words: list[str]) -> int:
     """Run the stages, compare the tree, print one line for each."""
     before, summary = common.snapshot(), []
+    shutil.rmtree(common.ROOT / "build" / "test" / "runs", ignore_errors=True)  # else finished runs would be loaded
     for name, command, jobs in stages(words):
         print(f"\n=== {name}", flush=True)
         start = time.monotonic()
