@@ -102,7 +102,7 @@ def card(notebook, facts: dict) -> str:
     error = f"<pre>{html.escape(facts['error'])}</pre>" if facts["error"] else ""
     number = facts["name"].split("_")[0]
     title = re.sub(r"[*`]", "", common.heading(notebook)) or facts["name"]
-    title = title if title.startswith(number) else f"{number} · {title}"
+    title = f"{number} · {re.sub(r'^0*[0-9]+ · ', '', title)}"  # a heading may carry its own number
     return f"""<article>
 <a class="picture" href="{link}" tabindex="-1">{image}</a>
 <div class="text"><h2><a href="{link}">{html.escape(title)}</a></h2>
