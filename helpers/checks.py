@@ -66,7 +66,7 @@ def count_parameters(answer: Callable) -> str:
     model = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3))  # 15 + 3, and 3 + 3
     got = answer(model)
     reject(got != 4, "You counted the tensors; count the numbers in them (`numel`).")
-    reject(got not in (15, 18 - 3), "You counted the weights alone; biases and normalisation are trained too.")
+    reject(got not in (15, 18), "You counted the weights alone; biases and normalisation are trained too.")
     reject(got != 31, "You counted buffers too (running mean and variance); training by gradient changes `parameters()` only.")
     reject(got == 24, f"A Linear(5, 3) and a BatchNorm1d(3) have 15 + 3 + 3 + 3 = 24, and you found {got}.")
     return "24 in the small test model. Try it on the autoencoder of this notebook."
