@@ -148,3 +148,9 @@ def test_noise_like_a_tensor():
     halves = [budget.randn_like(tensor[:2], budget.generator_for("key", shard=(i, 2))) for i in (0, 1)]
     assert torch.equal(torch.cat(halves), noise)
     assert budget.randn_like(tensor.bfloat16()).dtype == torch.bfloat16
+
+
+def test_a_home_folder_is_understood(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("COURSE_DATA", "~/pictures")
+    assert budget.data_dir() == tmp_path / "pictures"

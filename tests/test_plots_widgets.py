@@ -249,3 +249,12 @@ def test_the_explorer_decodes_where_the_cross_is():
     np.testing.assert_allclose(np.asarray(fig.axes[1].images[0].get_array()), decoded, atol=1e-6)
     cross = fig.axes[0].lines[-1]
     assert (cross.get_xdata()[0], cross.get_ydata()[0]) == (0.7, -1.2)
+
+
+def test_the_latent_map_shows_the_middle_share_and_a_numeral_for_each_digit():
+    points = torch.linspace(0, 1, 1001)[:, None].expand(-1, 2)
+    _, ax = plt.subplots()
+    plots.draw_latent_map(ax, points, torch.arange(1001) % 10, share=0.8)
+    np.testing.assert_allclose([*ax.get_xlim(), *ax.get_ylim()], [0.1, 0.9, 0.1, 0.9], atol=2e-3)
+    assert [text.get_text() for text in ax.texts if text.get_visible()] == [str(digit) for digit in range(10)]
+    plt.close("all")

@@ -194,3 +194,14 @@ def test_a_notebook_not_run_this_time_keeps_its_card(ran):
         "02_bad.html" in page
         and json.loads((folder.parent / "build" / "notebooks" / "01_good.json").read_text())["error"] == ""
     )
+
+
+def test_every_run_trains_afresh_and_leaves_no_run_behind(tmp_path):
+    folder, learners = tmp_path / "notebooks", tmp_path / "learners-runs"
+    toys.write(folder / "01_runs.ipynb", "import os; print(os.environ['COURSE_RUNS'])")
+    done = run_tool(folder, "--in-place", COURSE_RUNS=str(learners), COURSE_BUILD=str(tmp_path / "build"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = common.read(folder / "01_runs.ipynb")["cells"][0]["outputs"][0]["text"]
+    used = "".join(said).strip()
+    assert used != str(learners) and used.startswith(str(tmp_path / "build"))
+    assert not os.path.exists(used)
