@@ -7,6 +7,7 @@ NOTEBOOK is a number (02) or a name; without one, all. COURSE_PROFILE is quick u
 """
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -148,10 +149,11 @@ def stop_kernels() -> None:
         process = getattr(manager.provisioner, "process", None)
         if process is None or process.poll() is not None:
             continue
-        if hasattr(os, "killpg"):
-            os.killpg(os.getpgid(process.pid), signal.SIGKILL)
-        else:
-            process.kill()
+        with contextlib.suppress(ProcessLookupError):  # it may end between the look and the kill
+            if hasattr(os, "killpg"):
+                os.killpg(os.getpgid(process.pid), signal.SIGKILL)
+            else:
+                process.kill()
 
 
 def finish(result: Result, board: Board, in_place: bool) -> Result:
@@ -212,7 +214,8 @@ def main(arguments: list[str] | None = None) -> int:
     paths = common.select(" ".join(options.notebooks).split(), options.folder)
     if not paths:
         common.fail(f"There are no notebooks in {options.folder}.")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     try:
         results = run(paths, options.in_place, options.timeout)
     except KeyboardInterrupt:
