@@ -64,10 +64,16 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
         raise CourseError(f"{path.name} is cut off or no safetensors file ({error}): delete it, fetch it again.") from error
 
 
-def save_model(name: str, model: nn.Module, **header) -> Path:
-    """Save weights and `model.config` to checkpoints/`name`.safetensors (data/ when publishing, else build/)."""
+def save_model(name: str, model: nn.Module, half: bool = False, **header) -> Path:
+    """Save weights and `model.config` to checkpoints/`name`.safetensors (data/ when publishing, else build/).
+
+    half: as float16, in half the space; loading brings them back as float32.
+    """
     path = published_dir("checkpoints") / f"{name}.safetensors"
-    return write_tensors(path, model.state_dict(), {"class": type(model).__name__, "config": model.config} | header)
+    weights = {
+        key: value.half() if half and value.is_floating_point() else value for key, value in model.state_dict().items()
+    }
+    return write_tensors(path, weights, {"class": type(model).__name__, "config": model.config} | header)
 
 
 def load_weights(model: nn.Module, path: Path) -> dict:

@@ -17,11 +17,11 @@ def _float(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def _squared_error(mean: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _error(mean: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """(B, D); CourseError for unequal shapes, which would broadcast without a word."""
     if mean.shape != x.shape:
         raise CourseError(f"The decoded image is {tuple(mean.shape)} and the target {tuple(x.shape)}: they must be equal.")
-    return (_float(mean) - _float(x)).square().flatten(1)
+    return (_float(mean) - _float(x)).flatten(1)
 
 
 def bernoulli_nll(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -35,7 +35,12 @@ def bernoulli_nll(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 def gaussian_nll(mean: torch.Tensor, x: torch.Tensor, sigma: float = 1.0) -> torch.Tensor:
     """-log p(x|z) for x ~ N(mean, sigma²) per pixel.  A fixed sigma is a weight: squared error / (2 sigma²)."""
-    return 0.5 * (_squared_error(mean, x) / sigma**2 + math.log(2 * math.pi * sigma**2)).sum(1)
+    return 0.5 * (_error(mean, x).square() / sigma**2 + math.log(2 * math.pi * sigma**2)).sum(1)
+
+
+def laplace_nll(mean: torch.Tensor, x: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+    """-log p(x|z) for x ~ Laplace(mean, scale) per pixel: absolute error / scale + log(2·scale).  "L1" is scale = 1."""
+    return (_error(mean, x).abs() / scale + math.log(2 * scale)).sum(1)
 
 
 def calibrated_gaussian_nll(mean: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -44,7 +49,7 @@ def calibrated_gaussian_nll(mean: torch.Tensor, x: torch.Tensor) -> torch.Tensor
     With it β = 1 is right without tuning.  sigma-VAE, Rybkin et al., ICML 2021 (who share one sigma in a batch;
     per image, the value does not depend on the other images).
     """
-    squared_error = _squared_error(mean, x)
+    squared_error = _error(mean, x).square()
     mse = squared_error.mean(1).clamp_min(1e-12)  # a perfect image would have -infinite nats
     return 0.5 * squared_error.shape[1] * (torch.log(2 * math.pi * mse) + 1.0)
 
