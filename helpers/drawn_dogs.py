@@ -1,0 +1,122 @@
+"""Drawn dogs with captions and known factors: data that nobody has to download."""
+
+import math
+import random
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from helpers import CourseError
+from helpers.data import ImageSet
+from helpers.dog_drawing import Dog, draw_picture
+
+COATS = ("brown", "black", "white", "golden", "gray", "red")
+EARS = ("floppy", "pointy")
+GROUNDS = ("grass", "sand", "snow", "night")
+POSES = ("standing", "sitting", "lying")
+SPLITS = ("train", "validation", "test")
+PLACES = {"grass": "on grass", "sand": "on sand", "snow": "on snow", "night": "at night"}  # how a caption ends
+RANGES = {"size": (0.75, 0.95), "x": (-0.04, 0.04), "y": (-0.04, 0.02), "lighting": (-1.0, 1.0)}
+_NAMES = {"coat": COATS, "ears": EARS, "ground": GROUNDS, "pose": POSES}
+
+
+@dataclass(frozen=True)
+class DrawnDogs(ImageSet):
+    """An ImageSet of dogs (N, 3, R, R) with captions and factors; labels are the coats.
+
+    factors: name -> tensor (N,).  coat, ears, ground, pose: int64 positions in COATS, EARS, GROUNDS, POSES;
+    mirrored, tongue: bool; size (1 fills the picture's width), x and y (shift, in picture sides, y downwards) and
+    lighting (-1 dim and cool, 1 bright and warm): float32 in RANGES.
+    """
+
+    captions: tuple[str, ...] = ()
+    factors: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, index) -> "DrawnDogs":
+        """The dogs at a slice, a mask, or a tensor of positions."""
+        captions = tuple(self.captions[i] for i in torch.arange(len(self))[index].tolist())
+        factors = {name: values[index] for name, values in self.factors.items()}
+        return replace(super().__getitem__(index), captions=captions, factors=factors)
+
+
+def load_drawn_dogs(count: int = 4000, resolution: int = 64, split: str = "train", seed: int = 0) -> DrawnDogs:
+    """`count` drawn dogs; dog i depends on (split, seed, i) alone and is the same at every resolution from 16 on.
+
+    Dogs 0 to 47, 48 to 95, … each show all 48 combinations of coat, ears and ground once.  split: "train",
+    "validation" or "test", which share no dog.  Raises CourseError for what cannot be drawn.
+    """
+    _check_name("split", split, SPLITS)
+    _check_number("count", count, 1)
+    _check_number("resolution", resolution, 16)
+    dogs = [_random_dog(split, seed, i) for i in range(count)]
+    images = torch.empty(count, 3, resolution, resolution, dtype=torch.uint8)
+    for i, dog in enumerate(dogs):
+        images[i] = _image(dog, resolution)
+    columns = {name: [getattr(dog, name) for dog in dogs] for name in Dog._fields if name != "details"}
+    for name, names in _NAMES.items():
+        columns[name] = [names.index(value) for value in columns[name]]
+    factors = {name: torch.tensor(column) for name, column in columns.items()}
+    captions = tuple(caption(dog.coat, dog.ears, dog.ground) for dog in dogs)
+    return DrawnDogs(images, factors["coat"], "drawn dogs, embedded", captions=captions, factors=factors)
+
+
+def draw_dog(
+    coat: str = "golden",
+    ears: str = "floppy",
+    ground: str = "grass",
+    pose: str = "sitting",
+    mirrored: bool = False,
+    tongue: bool = True,
+    size: float = 0.9,
+    x: float = 0.0,
+    y: float = 0.0,
+    lighting: float = 0.5,
+    details: int = 0,
+    resolution: int = 128,
+) -> torch.Tensor:
+    """One dog as uint8 (3, resolution, resolution); factors as in `DrawnDogs`, but by name.
+
+    details: the seed of what is no factor (collar, tilt of the head, clouds …).  Two pictures with the same details
+    differ in nothing but their factors.  Raises CourseError for what cannot be drawn.
+    """
+    dog = Dog(coat, ears, ground, pose, mirrored, tongue, size, x, y, lighting, details)
+    for name, names in _NAMES.items():
+        _check_name(name, getattr(dog, name), names)
+    for name, limits in RANGES.items():
+        _check_number(name, getattr(dog, name), *limits)
+    _check_number("resolution", resolution, 16)
+    return _image(dog, resolution)
+
+
+def caption(coat: str, ears: str, ground: str) -> str:
+    """For instance "a golden dog with floppy ears on grass"; CourseError for a name that is not possible."""
+    for name, value in (("coat", coat), ("ears", ears), ("ground", ground)):
+        _check_name(name, value, _NAMES[name])
+    return f"a {coat} dog with {ears} ears {PLACES[ground]}"
+
+
+def _check_name(name: str, value: str, possible: tuple[str, ...]) -> None:
+    if value not in possible:
+        raise CourseError(f"{name} is {value!r}; it can be {', '.join(possible)}.")
+
+
+def _check_number(name: str, value: float, low: float, high: float = math.inf) -> None:
+    if not low <= value <= high:
+        possible = f"{low} or more" if high == math.inf else f"from {low} to {high}"
+        raise CourseError(f"{name} is {value}; it can be {possible}.")
+
+
+def _random_dog(split: str, seed: int, i: int) -> Dog:
+    """Dog i: the combination comes from the shuffled 48 of its block, all else from a generator of its own."""
+    combinations = len(COATS) * len(EARS) * len(GROUNDS)
+    block, rng = random.Random(f"{split} {seed} block {i // combinations}"), random.Random(f"{split} {seed} {i}")
+    number = sorted(range(combinations), key=lambda _: block.random())[i % combinations]
+    rest, ground = divmod(number, len(GROUNDS))
+    coat, ears = divmod(rest, len(EARS))
+    pose, mirrored, tongue = POSES[int(len(POSES) * rng.random())], rng.random() < 0.5, rng.random() < 0.5
+    numbers = [rng.uniform(*limits) for limits in RANGES.values()]
+    return Dog(COATS[coat], EARS[ears], GROUNDS[ground], pose, mirrored, tongue, *numbers, rng.getrandbits(32))
+
+
+def _image(dog: Dog, resolution: int) -> torch.Tensor:
+    return torch.from_numpy(draw_picture(dog, resolution)).movedim(2, 0).contiguous()  # (R, R, 3) → (3, R, R)
