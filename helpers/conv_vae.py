@@ -67,6 +67,18 @@ def to_unit(images: torch.Tensor) -> torch.Tensor:
     return (images + 1) / 2
 
 
+def check_size(x: torch.Tensor, factor: int) -> None:
+    """CourseError with the sizes that would work, unless `factor` divides height and width of x (B, C, H, W)."""
+    height, width = x.shape[2:]
+    if height % factor or width % factor:
+        near = [sorted({max(1, side // factor) * factor, -(-side // factor) * factor}) for side in (height, width)]
+        works = [" or ".join(map(str, sizes)) for sizes in near]
+        raise CourseError(
+            f"An image of {height}×{width} does not divide by {factor}: a height of {works[0]} and a width of {works[1]} "
+            "would work."
+        )
+
+
 class Stage(nn.Module):
     """One level: residual blocks, then a change of resolution (none at the last level)."""
 
@@ -166,14 +178,7 @@ class ConvVAE(nn.Module):
         return asdict(self.settings)
 
     def encode(self, x: torch.Tensor) -> DiagonalGaussian:
-        f = self.settings.factor
-        if x.shape[2] % f or x.shape[3] % f:
-            near = [sorted({max(1, side // f) * f, -(-side // f) * f}) for side in x.shape[2:]]
-            works = [" or ".join(map(str, sizes)) for sizes in near]
-            raise CourseError(
-                f"An image of {x.shape[2]}×{x.shape[3]} does not divide by {f}: a height of {works[0]} and a width of "
-                f"{works[1]} would work."
-            )
+        check_size(x, self.settings.factor)
         mean, logvar = self.to_moments(self.encoder(x)).chunk(2, dim=1)  # 2 × (B, latent, H/f, W/f)
         return DiagonalGaussian(mean, logvar)
 

@@ -1,0 +1,190 @@
+"""Two published recipes for VAEs on dogs, written afresh from their descriptions, as baselines; and ours.
+
+Changed, for fairness: the dogs are cropped instead of squashed, and come at the size that all contenders have.
+"""
+
+import time
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from helpers.budget import seed_everything
+from helpers.conv_vae import ConvVAE, VAEConfig, image_loss, to_signed, to_unit
+from helpers.data import ImageSet, random_flip
+from helpers.training import fit
+
+
+class OneByOne(Dataset):
+    """Images as ToTensor and Normalize(0.5, 0.5) give them, one at a time: (3, R, R) in [-1, 1]."""
+
+    def __init__(self, data: ImageSet):
+        self.images = data.images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return to_signed(self.images[index].float() / 255)
+
+
+class VisualBlock(nn.Module):
+    """GroupNorm(32), SiLU, convolution, twice; the sum is scaled by a learned number."""
+
+    def __init__(self, channels: int, outputs: int | None = None):
+        super().__init__()
+        outputs = outputs or channels
+        self.residual = nn.Sequential(
+            nn.GroupNorm(32, channels), nn.SiLU(), nn.Conv2d(channels, outputs, 3, padding=1),
+            nn.GroupNorm(32, outputs), nn.SiLU(), nn.Conv2d(outputs, outputs, 3, padding=1),
+        )  # fmt: skip
+        self.shortcut = nn.Identity() if channels == outputs else nn.Conv2d(channels, outputs, 1)
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return self.shortcut(x) + self.scale * self.residual(x)
+
+
+class SoftmaxAttention(nn.Module):
+    """Four heads, one projection for queries, keys and values, the weights written out."""
+
+    def __init__(self, channels: int, heads: int = 4):
+        super().__init__()
+        self.heads, self.norm = heads, nn.GroupNorm(32, channels)
+        self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+
+    def forward(self, x):
+        b, c, h, w = x.shape
+        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, H·W, C)
+        q, k, v = self.qkv(tokens).view(b, h * w, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(dim=3)
+        mixed = (weights @ v).transpose(1, 2).flatten(2)
+        return x + self.out(mixed).transpose(1, 2).view(b, c, h, w)
+
+
+class ChapterVAE(nn.Module):
+    """The chapter's network; its decoder's two changes of width, missing as published, are put in."""
+
+    def __init__(self):
+        super().__init__()
+
+        def down(a, b):
+            return nn.Conv2d(a, b, 3, stride=2, padding=1)
+
+        def grow():
+            return nn.Upsample(scale_factor=2, mode="nearest")
+
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 32, 3, padding=1), VisualBlock(32), VisualBlock(32), down(32, 64),
+            VisualBlock(64), VisualBlock(64), down(64, 128), VisualBlock(128), VisualBlock(128), down(128, 128),
+            VisualBlock(128), SoftmaxAttention(128), VisualBlock(128), nn.GroupNorm(32, 128),
+            nn.Conv2d(128, 8, 3, padding=1),
+        )  # fmt: skip
+        self.decoder = nn.Sequential(
+            nn.Conv2d(4, 128, 3, padding=1), VisualBlock(128), SoftmaxAttention(128), VisualBlock(128),
+            grow(), VisualBlock(128), VisualBlock(128), grow(), VisualBlock(128), VisualBlock(128, 64),
+            grow(), VisualBlock(64), VisualBlock(64, 32), VisualBlock(32), nn.GroupNorm(32, 32),
+            nn.Conv2d(32, 3, 3, padding=1),
+        )  # fmt: skip
+
+    def posterior(self, x):
+        return self.encoder(x).chunk(2, dim=1)
+
+    def latent(self, x):
+        """What `decode` takes, without noise."""
+        return self.posterior(x)[0]
+
+    def loss(self, x):
+        """Squared error as a mean, plus the KL as a mean."""
+        mean, logvar = self.posterior(x)
+        decoded = self.decoder(mean + torch.randn_like(mean) * (logvar / 2).exp())
+        return F.mse_loss(decoded, x) + 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+
+
+class OriginalVAE(nn.Module):
+    """The original course's: Stable Diffusion's widths, and a KL of the two halves of the scaled sample."""
+
+    SCALE = 0.18215
+
+    def __init__(self):
+        super().__init__()
+        self.vae = ConvVAE(VAEConfig.stable_diffusion())
+
+    def posterior(self, x):
+        posterior = self.vae.encode(x)
+        return posterior.mean, posterior.logvar
+
+    def latent(self, x):
+        return self.SCALE * self.posterior(x)[0]
+
+    def decoder(self, z):
+        return self.vae.decode(z / self.SCALE)
+
+    def loss(self, x):
+        """Squared error as a mean, plus 0.00025 · the "KL" summed over the batch."""
+        mean, logvar = self.posterior(x)
+        z = self.SCALE * (mean + torch.randn_like(mean) * (logvar / 2).exp())
+        half_mean, half_logvar = z.chunk(2, dim=1)  # two channels of a sample, taken for means and log-variances
+        kl = 0.5 * (half_mean.square() + half_logvar.exp() - 1 - half_logvar).sum()
+        return F.mse_loss(self.decoder(z), x) + 0.00025 * kl
+
+
+def train_ours(train: ImageSet, minutes: float, seed: int, model: nn.Module) -> tuple[nn.Module, int]:
+    """(model, images seen) of the course's recipe: what `python -m helpers.train_dogs` does by default."""
+    seen = []
+
+    def augment(images, generator):
+        seen.append(len(images))
+        return random_flip(images, generator)
+
+    loss = partial(image_loss, beta=0.1)
+    fit(model, loss, train, minutes=minutes, batch_size=8, lr=2e-3, augment=augment, seed=seed)
+    return model, sum(seen)
+
+
+def course_model(seed: int, **fields) -> ConvVAE:
+    """A fresh ConvVAE of VAEConfig.course(factor), other fields replaced."""
+    seed_everything(seed)
+    factor = fields.pop("factor")
+    return ConvVAE(VAEConfig.course(factor), **fields)
+
+
+RECIPES = {"chapter": (ChapterVAE, 64), "original": (OriginalVAE, 8)}  # class, batch size
+
+
+def train_published(name: str, train: ImageSet, seconds: float, seed: int) -> tuple[nn.Module, int]:
+    """(model, images seen) of Adam 1e-4 in fp32 over a per-image DataLoader, for so many seconds."""
+    torch.manual_seed(seed)
+    kind, batch_size = RECIPES[name]
+    model, seen = kind(), 0
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    loader = DataLoader(OneByOne(train), batch_size=min(batch_size, len(train)), shuffle=True)
+    started = time.perf_counter()
+    while True:
+        for x in loader:
+            optimizer.zero_grad()
+            loss = model.loss(x)
+            loss.backward()
+            optimizer.step()
+            seen += len(x)
+            if time.perf_counter() - started > seconds:
+                return model.eval(), seen
+
+
+@torch.no_grad()
+def reconstruct_published(model: nn.Module, data: ImageSet) -> torch.Tensor:
+    """Every image decoded from the posterior's mean, (N, 3, H, W) in [0, 1]."""
+    parts = data.pixels().split(32)
+    return torch.cat([to_unit(model.decoder(model.latent(to_signed(x)))).clamp(0, 1) for x in parts])
+
+
+@torch.no_grad()
+def posterior_published(model: nn.Module, data: ImageSet) -> dict[str, float]:
+    """KL in nats per image, and σ / standard deviation of the means, of what the encoder really outputs."""
+    pairs = [model.posterior(to_signed(x)) for x in data.pixels().split(32)]
+    mean, logvar = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).flatten(1).sum(1).mean()
+    noise = (logvar / 2).exp().mean((0, 2, 3)) / mean.std((0, 2, 3))
+    return {"kl": kl.item(), "noise": noise.mean().item()}
