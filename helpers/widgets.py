@@ -8,7 +8,8 @@ import torch
 from ipywidgets import FloatSlider, IntSlider, interact
 
 from helpers.budget import is_static
-from helpers.plots import draw_images, draw_latent_map, show
+from helpers.conv_vae import to_signed, to_unit
+from helpers.plots import draw_images, draw_latent_map, image_rows, show
 
 
 @torch.no_grad()
@@ -64,3 +65,46 @@ def interpolation_slider(model, start: torch.Tensor, end: torch.Tensor, steps: i
     draw(steps // 2)
     if not is_static():
         interact(draw, at=IntSlider(steps // 2, min=0, max=steps - 1))
+
+
+@torch.no_grad()
+def draw_channels(model, image: torch.Tensor) -> plt.Figure:
+    """One row per latent channel: image (1, 3, H, W) in [0, 1] decoded with that channel moved, from -3 to +3 of its own
+    standard deviations, everywhere."""
+    z = model.encode(to_signed(image.to(next(model.parameters()).device))).mode()  # (1, C, h, w)
+    rows = {}
+    for channel in range(z.shape[1]):
+        step = torch.zeros_like(z)
+        step[:, channel] = z[:, channel].std()
+        moved = torch.cat([z + amount * step for amount in range(-3, 4)])
+        rows[f"channel {channel}: -3 … +3 standard deviations"] = to_unit(model.decode(moved)).cpu()
+    return image_rows(rows, size=1.05)
+
+
+@torch.no_grad()
+def draw_edited(model, image: torch.Tensor, channel: int, amount: float, place: tuple) -> plt.Figure:
+    """The decoded image, and the same with one channel moved at `place`: an index of the latent's rows and columns."""
+    z = model.encode(to_signed(image.to(next(model.parameters()).device))).mode()
+    edited = z.clone()
+    edited[(0, channel, *place)] += amount * z[:, channel].std()
+    decoded = to_unit(model.decode(torch.cat([z, edited]))).cpu()
+    return image_rows({f"decoded, and with channel {channel} moved by {amount:+.1f}": decoded}, size=2.4)
+
+
+def channel_editor(model, image: torch.Tensor) -> None:
+    """Move a channel of an image's latent, everywhere or at one place, and see what is decoded.  image: (1, 3, H, W)."""
+    channels, f = model.settings.latent_channels, model.settings.factor
+    alt = f"{channels} rows, one for each latent channel: one picture decoded with that channel moved down and up."
+    show(draw_channels(model, image), alt)
+    if is_static():
+        return
+
+    def draw(channel: int, amount: float, everywhere: bool, row: int, column: int) -> None:
+        place = (slice(None), slice(None)) if everywhere else (row, column)
+        show(draw_edited(model, image, channel, amount, place), f"A picture, and the same with channel {channel} moved.")
+
+    interact(
+        draw, channel=IntSlider(0, min=0, max=channels - 1),
+        amount=FloatSlider(2.0, min=-4, max=4, step=0.25, continuous_update=False), everywhere=True,
+        row=IntSlider(0, min=0, max=image.shape[2] // f - 1), column=IntSlider(0, min=0, max=image.shape[3] // f - 1),
+    )  # fmt: skip

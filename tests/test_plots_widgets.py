@@ -18,6 +18,7 @@ from ipywidgets import interactive
 from matplotlib.colors import to_rgb
 
 from helpers import plots, widgets
+from helpers.conv_vae import ConvVAE, VAEConfig
 from helpers.history import History
 from helpers.mlp import MLPVAE
 from tests.conftest import ROOT
@@ -184,7 +185,20 @@ def slide() -> None:
     widgets.interpolation_slider(model(), torch.zeros(2), torch.ones(2), steps=5)
 
 
-@pytest.mark.parametrize("explorer", [explore, slide])
+def small_conv_vae() -> ConvVAE:
+    torch.manual_seed(0)
+    return ConvVAE(VAEConfig((8, 8), latent_channels=3, blocks=1, groups=2)).eval()
+
+
+def picture() -> torch.Tensor:
+    return torch.rand(1, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+
+
+def edit() -> None:
+    widgets.channel_editor(small_conv_vae(), picture())
+
+
+@pytest.mark.parametrize("explorer", [explore, slide, edit])
 def test_where_nobody_can_move_a_slider_the_picture_alone_is_drawn(live, monkeypatch, explorer):
     shown, made = live
     monkeypatch.setenv("COURSE_STATIC", "1")
@@ -228,6 +242,44 @@ def test_the_sliders_span_the_codes(live, monkeypatch):
     for slider, column in zip(made[0].children, points.T, strict=False):
         assert (slider.min, slider.max) == pytest.approx((column.min().item(), column.max().item()))
         assert not slider.continuous_update
+
+
+def shown_images(fig, row: int, count: int) -> list[np.ndarray]:
+    """The pictures that stand side by side in one row of `image_rows`."""
+    return np.split(np.asarray(fig.axes[row].images[0].get_array()), count, axis=1)
+
+
+def test_each_row_moves_one_channel_by_its_own_spread():
+    vae, x = small_conv_vae(), picture()
+    fig = widgets.draw_channels(vae, x)
+    with torch.no_grad():
+        z = vae.encode(2 * x - 1).mean
+        for channel in range(3):
+            for shown, amount in zip(shown_images(fig, channel, 7), (-3, -2, -1, 0, 1, 2, 3), strict=True):
+                moved = z.clone()
+                moved[:, channel] += amount * z[:, channel].std()
+                decoded = ((vae.decode(moved)[0] + 1) / 2).clamp(0, 1).movedim(0, 2)
+                np.testing.assert_allclose(shown, decoded.numpy(), atol=1e-5)
+
+
+def test_the_editor_moves_one_place_or_all(live, monkeypatch):
+    shown, made = live
+    monkeypatch.delenv("COURSE_STATIC", raising=False)
+    edit()
+    everywhere = shown[-1][0]
+    move(made[0], "everywhere", False)
+    move(made[0], "row", 3)
+    move(made[0], "column", 5)
+    move(made[0], "channel", 2)
+    assert made[0].children[3].max == 3 and made[0].children[4].max == 5, "4 × 6 places"
+    vae, x = small_conv_vae(), picture()
+    fig = widgets.draw_edited(vae, x, 2, 2.0, (3, 5))
+    assert render(fig) == shown[-1][0] != everywhere
+    with torch.no_grad():
+        z = vae.encode(2 * x - 1).mean
+        z[0, 2, 3, 5] += 2 * z[:, 2].std()
+        decoded = ((vae.decode(z)[0] + 1) / 2).clamp(0, 1).movedim(0, 2)
+    np.testing.assert_allclose(shown_images(fig, 0, 2)[1], decoded.numpy(), atol=1e-5)
 
 
 def test_interpolation_goes_straight_from_one_code_to_the_other():
