@@ -24,7 +24,7 @@ class ResBlock(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x)))))): (B, inputs, H, W) → (B, outputs, H, W).
 
     The shortcut is the identity, or a 1×1 convolution where the width changes.  Some courses call it the visual block.
-    He et al. 2016 (the pre-activation form).
+    He et al. 2016 (the pre-activation form); conv2 starts at zero: Goyal et al. 2017, section 5.1.
     """
 
     def __init__(self, inputs: int, outputs: int, groups: int = 32):
@@ -34,6 +34,8 @@ class ResBlock(nn.Module):
         self.norm2 = group_norm(outputs, groups)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        nn.init.zeros_(self.conv2.weight)  # a fresh block is its shortcut: the network begins shallow
+        nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.conv1(F.silu(self.norm1(x)))  # (B, outputs, H, W)
