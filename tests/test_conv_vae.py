@@ -152,6 +152,13 @@ def test_recompute_changes_memory_and_not_gradients():
         torch.testing.assert_close(plain, recomputed)
 
 
+@pytest.mark.parametrize("quant_conv", [True, False])
+def test_fresh_posteriors_are_narrow_and_their_means_are_not_moved(quant_conv):
+    posterior = ConvVAE(TINY, quant_conv=quant_conv).encode(torch.rand(2, 3, 8, 12) * 2 - 1)
+    assert 0.01 < posterior.std.min() < posterior.std.max() < 0.2
+    assert posterior.mean.abs().max() < 3
+
+
 def test_ranges():
     pixels = torch.tensor([0.0, 0.25, 1.0])
     assert to_signed(pixels).tolist() == [-1.0, -0.5, 1.0]
