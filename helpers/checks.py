@@ -48,11 +48,13 @@ def exercise(body: Callable[..., str]) -> Callable[..., None]:
     return check
 
 
-def _close(a: torch.Tensor, b: torch.Tensor, rtol: float = 1e-4) -> bool:
+def close(a: torch.Tensor, b: torch.Tensor, rtol: float = 1e-4) -> bool:
+    """Whether two tensors have the same shape and, but for rounding, the same values."""
     return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=rtol, atol=1e-5)
 
 
-def _shape(answer, wanted: tuple[int, ...], what: str) -> None:
+def expect_shape(answer, wanted: tuple[int, ...], what: str) -> None:
+    """Reject an `answer` that is no tensor of the shape `wanted`; `what` it is begins the sentence."""
     reject(isinstance(answer, torch.Tensor), f"{what} should be a tensor, and yours is a {type(answer).__name__}.")
     reject(tuple(answer.shape) == wanted, f"{what} should have shape {wanted}, and yours has {tuple(answer.shape)}.")
 
@@ -78,10 +80,10 @@ def squared_error(answer: Callable) -> str:
     x, y = (torch.rand(5, 1, 28, 20, generator=generator_for("squared error", i)) for i in (0, 1))
     got, truth = answer(x, y), (x - y).square().sum(dim=(1, 2, 3))
     reject(isinstance(got, torch.Tensor) and got.ndim > 0, "One number for the whole batch hides which image is bad; return one per image, (B,).")
-    _shape(got, (5,), "The error")
-    reject(not _close(got, truth / 560), "You averaged over the pixels; sum them, so that the unit is «per image».")
-    reject(not _close(got, truth.sqrt()), "You took a square root; the squared error has none.")
-    reject(_close(got, truth), f"The first image's error should be {truth[0]:.3f}, and yours is {got[0]:.3f}.")
+    expect_shape(got, (5,), "The error")
+    reject(not close(got, truth / 560), "You averaged over the pixels; sum them, so that the unit is «per image».")
+    reject(not close(got, truth.sqrt()), "You took a square root; the squared error has none.")
+    reject(close(got, truth), f"The first image's error should be {truth[0]:.3f}, and yours is {got[0]:.3f}.")
     return "one number per image, summed over its pixels."
 
 
@@ -95,12 +97,12 @@ def pca_reconstruct(answer: Callable) -> str:
     pca = PCA(4).fit(x.numpy())
     truth = torch.from_numpy(pca.inverse_transform(pca.transform(x.numpy())))
     got = answer(x.clone(), 4)
-    _shape(got, (60, 35), "The reconstruction")
+    expect_shape(got, (60, 35), "The reconstruction")
     _, _, v = torch.linalg.svd(x, full_matrices=False)
-    reject(not _close(got, x @ v[:4].T @ v[:4], 1e-3), "You did not centre: subtract the mean before the SVD, or the first component points at the mean.")
-    reject(not _close(got, truth - x.mean(0), 1e-3), "Your reconstruction is centred on zero: add the mean back at the end.")
-    reject(not _close(got, x, 1e-3), "You kept everything: use only the first k right singular vectors.")
-    reject(_close(got, truth, 1e-3), "It differs from scikit-learn's PCA: project on the rows of Vᵀ (V[:k]) and come back with the same rows.")
+    reject(not close(got, x @ v[:4].T @ v[:4], 1e-3), "You did not centre: subtract the mean before the SVD, or the first component points at the mean.")
+    reject(not close(got, truth - x.mean(0), 1e-3), "Your reconstruction is centred on zero: add the mean back at the end.")
+    reject(not close(got, x, 1e-3), "You kept everything: use only the first k right singular vectors.")
+    reject(close(got, truth, 1e-3), "It differs from scikit-learn's PCA: project on the rows of Vᵀ (V[:k]) and come back with the same rows.")
     return "the same as scikit-learn's PCA."
 
 
@@ -109,7 +111,7 @@ def add_noise(answer: Callable) -> str:
     """answer(x, sigma, generator) -> noisy images in [0, 1]."""
     x = torch.full((40, 1, 28, 20), 0.5)
     got = answer(x, 0.1, generator_for("noise"))
-    _shape(got, (40, 1, 28, 20), "The noisy batch")
+    expect_shape(got, (40, 1, 28, 20), "The noisy batch")
     reject(torch.equal(x, torch.full_like(x, 0.5)), "You changed the caller's images; return new ones.")
     reject(not torch.allclose(got[0], got[1]), "Every image got the same noise; draw it with the shape of the whole batch.")
     reject(0.09 < got.std().item() < 0.11, f"With sigma = 0.1 the noise should have standard deviation 0.1, and yours has {got.std():.3f}.")
@@ -125,7 +127,7 @@ def sample_codes(answer: Callable) -> str:
     mixing = torch.tensor([[2.0, 0.0, 0.0], [1.5, 0.5, 0.0], [0.0, -1.0, 1.0]])
     codes = torch.randn(5000, 3, generator=generator_for("codes")) @ mixing.T + torch.tensor([4.0, 0.0, -2.0])
     got = answer(codes, 20000, generator_for("draws"))
-    _shape(got, (20000, 3), "The draws")
+    expect_shape(got, (20000, 3), "The draws")
     reject((got.mean(0) - codes.mean(0)).abs().max() < 0.15, "The mean is off: add the mean of the codes to the noise.")
     cov, truth = torch.cov(got.T), torch.cov(codes.T)
     diagonal = torch.allclose(cov, torch.diag(truth.diag()), atol=0.3)
@@ -174,12 +176,12 @@ def gaussian_kl(answer: Callable) -> str:
     got = answer(mean, logvar)
     reject(isinstance(got, torch.Tensor) and got.ndim > 0, "That is one number for the whole batch, and its weight would depend on the batch; return one per image, (B,).")
     reject(tuple(got.shape) != (7, 5), "That is the KL of each latent number; sum over them, independent KLs add up.")
-    _shape(got, (7,), "The KL")
-    reject(not _close(got, parts.mean(1)), "You averaged over the latent numbers; KLs of independent numbers add up, so sum.")
-    reject(not _close(got, -parts.sum(1)), "The sign is upside down: a KL is never negative.")
+    expect_shape(got, (7,), "The KL")
+    reject(not close(got, parts.mean(1)), "You averaged over the latent numbers; KLs of independent numbers add up, so sum.")
+    reject(not close(got, -parts.sum(1)), "The sign is upside down: a KL is never negative.")
     as_std = torch.distributions.kl_divergence(torch.distributions.Normal(mean, logvar.exp()), torch.distributions.Normal(0.0, 1.0))
-    reject(not _close(got, as_std.sum(1)), "You took exp(logvar) for the standard deviation; it is the variance.")
-    reject(_close(got, parts.sum(1)), f"torch.distributions says {parts[0].sum():.4f} for the first image, and you say {got[0]:.4f}: ½ Σ (μ² + σ² − 1 − log σ²).")
+    reject(not close(got, as_std.sum(1)), "You took exp(logvar) for the standard deviation; it is the variance.")
+    reject(close(got, parts.sum(1)), f"torch.distributions says {parts[0].sum():.4f} for the first image, and you say {got[0]:.4f}: ½ Σ (μ² + σ² − 1 − log σ²).")
     return "equal to torch.distributions."
 
 
@@ -188,7 +190,7 @@ def reparameterise(answer: Callable) -> str:
     """answer(mean, logvar, generator) -> one differentiable draw of each row."""
     mean, logvar = torch.full((20000, 3), 2.0, requires_grad=True), torch.full((20000, 3), math.log(0.25), requires_grad=True)
     z = answer(mean, logvar, generator_for("draw"))
-    _shape(z, (20000, 3), "The sample")
+    expect_shape(z, (20000, 3), "The sample")
     blocked = "No gradient flows through your sample; write it as mean + std · noise, with the randomness in `noise` alone."
     reject(z.requires_grad, blocked)
     reject(z.std(dim=0).max() > 1e-3, "All rows got the same noise, or none; draw noise of the shape of the mean.")
@@ -217,11 +219,11 @@ def slerp(answer: Callable) -> str:
     """answer(a, b, t) -> the point at share t of the great circle from a to b; a, b: (latent,)."""
     a, b = torch.tensor([3.0, 0.0, 0.0]), torch.tensor([0.0, 3.0, 0.0])
     middle = answer(a, b, 0.5)
-    _shape(middle, (3,), "The point")
+    expect_shape(middle, (3,), "The point")
     reject(abs(middle.norm().item() - 3) < 0.5, f"Half-way its length is {middle.norm():.2f} and not 3: that is the straight line, which cuts through the middle of the sphere.")
-    reject(_close(answer(a, b, 0.0), a) and _close(answer(a, b, 1.0), b), "t = 0 should give a, and t = 1 should give b.")
+    reject(close(answer(a, b, 0.0), a) and close(answer(a, b, 1.0), b), "t = 0 should give a, and t = 1 should give b.")
     third = torch.tensor([3 * math.cos(math.pi / 6), 3 * math.sin(math.pi / 6), 0.0])
-    reject(_close(answer(a, b, 1 / 3), third), "A third of the way should be a third of the angle: sin((1−t)ω)/sin ω · a + sin(tω)/sin ω · b.")
+    reject(close(answer(a, b, 1 / 3), third), "A third of the way should be a third of the angle: sin((1−t)ω)/sin ω · a + sin(tω)/sin ω · b.")
     return "equal angles, and the length is kept."
 
 
@@ -231,11 +233,11 @@ def importance_weighted(answer: Callable) -> str:
     log_weights = -100.0 + torch.randn(50, 3, generator=generator_for("weights"))
     truth = math.log(50) - torch.logsumexp(log_weights.double(), 0)
     got = answer(log_weights)
-    _shape(got, (3,), "The estimate")
+    expect_shape(got, (3,), "The estimate")
     reject(bool(torch.isfinite(answer(log_weights - 2000)).all()), "With realistic weights (exp of −2000) yours is infinite; use torch.logsumexp.")
-    reject(not _close(got, -log_weights.mean(0)), "You averaged the logarithms: that is the ELBO; average the weights, then take the logarithm.")
-    reject(not _close(got, truth - math.log(50)), "You summed the weights; the average is smaller by log k.")
-    reject(_close(got, truth), f"It should be {truth[0]:.3f} for the first image, and yours is {got[0]:.3f} (mind the sign).")
+    reject(not close(got, -log_weights.mean(0)), "You averaged the logarithms: that is the ELBO; average the weights, then take the logarithm.")
+    reject(not close(got, truth - math.log(50)), "You summed the weights; the average is smaller by log k.")
+    reject(close(got, truth), f"It should be {truth[0]:.3f} for the first image, and yours is {got[0]:.3f} (mind the sign).")
     return "and stable for any size of weights."
 
 

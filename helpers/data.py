@@ -1,13 +1,9 @@
-"""Images in memory: MNIST, scikit-learn's digits, any folder of images; batches that slice one tensor.
+"""Sets of images: MNIST, scikit-learn's digits, dogs, any folder of images; and shuffled batches of them.
 
-Small data sets live in one uint8 tensor on the device: a batch is an index, so no worker processes are needed.
+A set lives in one uint8 tensor on the device: a batch is an index, so no worker processes are needed.  Only a folder
+that memory cannot hold stays in its files (`helpers.image_stream`), with the same batches.
 """
 
-import gzip
-import hashlib
-import http.client
-import urllib.request
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,20 +11,22 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
 
 from helpers import CourseError
 from helpers.budget import data_dir, draw, generator_for, profile
+from helpers.downloads import fetch_imagewoof, fetch_mnist
+from helpers.image_files import check_resolution, read_folder
 
-CONNECT_TIMEOUT = 15.0  # seconds
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
+DRAWN_DOGS = {"train": 600, "validation": 100, "test": 100}  # as many as the quick profile has time for
 
 
 @dataclass(frozen=True)
 class ImageSet:
     """Images as uint8 (N, C, H, W), labels as int64 (N,) or None, and where they come from.
 
-    names: file names, where there are files; skipped: (file name, reason) of those that could not be read.
+    images is a tensor, or the ImageFiles of a folder that memory cannot hold.  names: file names, where there are
+    files; skipped: (file name, reason) of those that could not be read; duplicates: how many more files there were with
+    the bytes of one in the set.
     """
 
     images: torch.Tensor
@@ -36,6 +34,7 @@ class ImageSet:
     source: str
     names: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    duplicates: int = 0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -66,7 +65,7 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """Shuffled batches of an ImageSet that lives on the device; each epoch's order depends on (seed, epoch) alone.
+    """Shuffled batches of an ImageSet on the device; each epoch's order depends on (seed, epoch) alone.
 
     augment(images, generator) -> images works on the whole batch, on the device.  The last, smaller batch of an
     epoch is left out: its images come first or in the middle in another epoch.
@@ -75,25 +74,32 @@ class Batches:
     def __init__(self, data: ImageSet, batch_size: int, *, seed: int = 0, device="cpu", augment: Callable | None = None):
         if not 0 < batch_size <= len(data):
             raise CourseError(f"A batch of {batch_size} images cannot be drawn from {len(data)}.")
-        self.images = data.images.to(device)
+        in_memory, pin = isinstance(data.images, torch.Tensor), torch.device(device).type == "cuda"
+        self.images = data.images.to(device) if in_memory else data.images.stream(batch_size, pin)
         self.labels = None if data.labels is None else data.labels.to(device)
-        self.batch_size, self.seed, self.device, self.augment = batch_size, seed, device, augment
+        self.count, self.batch_size, self.seed, self.device, self.augment = len(data), batch_size, seed, device, augment
 
     def __len__(self) -> int:
-        return len(self.images) // self.batch_size
+        return self.count // self.batch_size
 
     def epoch(self, number: int, start: int = 0, shard: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """The batches of epoch `number` from batch `start` on; shard = (index, count) gives one process its part."""
-        order = torch.randperm(len(self.images), generator=generator_for(self.seed, number)).to(self.device)
+        order = torch.randperm(self.count, generator=generator_for(self.seed, number)).to(self.device)
         rows = self.batch_size // shard[1]
-        for step in range(start, len(self)):
-            begin = step * self.batch_size + shard[0] * rows
-            index = order[begin : begin + rows]
-            images = self.images[index].float() / 255
+        begins = [step * self.batch_size + shard[0] * rows for step in range(start, len(self))]
+        batches = [order[begin : begin + rows] for begin in begins]
+        for stored, index, step in zip(self._stored(batches), batches, range(start, len(self))):  # to the end of the first
+            images = stored.float() / 255
             if self.augment is not None:
                 generator = generator_for("augment", self.seed, number, step, device=self.device, shard=shard)
                 images = self.augment(images, generator)
             yield Batch(images, None if self.labels is None else self.labels[index])
+
+    def _stored(self, batches: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """The uint8 images (B, C, H, W) at each of `batches`, tensors of positions."""
+        if isinstance(self.images, torch.Tensor):
+            return (self.images[index] for index in batches)
+        return (images.to(self.device, non_blocking=True) for images in self.images.stacks(batches))
 
 
 def random_flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -113,11 +119,29 @@ def random_shift(images: torch.Tensor, generator: torch.Generator, pixels: int =
     return picked.movedim(3, 1)  # (B, C, H, W)
 
 
+def random_crop(images: torch.Tensor, generator: torch.Generator, size: int) -> torch.Tensor:
+    """A square of `size` pixels out of each image, at a place of its own: (B, C, H, W) → (B, C, size, size)."""
+    b, c, h, w = images.shape
+    if not 0 < size <= min(h, w):
+        raise CourseError(f"A square of {size} pixels cannot be cut out of images of {h}×{w}: load larger ones.")
+    places = draw(torch.rand, (b, 2), generator, device=images.device)
+    within = torch.arange(size, device=images.device)
+    rows = places[:, :1].mul(h - size + 1).long() + within  # (B, size)
+    columns = places[:, 1:].mul(w - size + 1).long() + within  # (B, size)
+    one, channel = (torch.arange(n, device=images.device) for n in (b, c))
+    return images[one[:, None, None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def crop_and_flip(images: torch.Tensor, generator: torch.Generator, size: int) -> torch.Tensor:
+    """`random_crop` to `size` pixels, then `random_flip`."""
+    return random_flip(random_crop(images, generator, size), generator)
+
+
 def load_digits(split: str = "train") -> ImageSet:
     """scikit-learn's 1,797 handwritten 8×8 digits brought to 28×28: every fifth is a test image."""
     from sklearn.datasets import load_digits as sklearn_digits
 
-    _check_split(split)
+    _check("split", split, "train", "test")
     bunch = sklearn_digits()
     small = torch.from_numpy(bunch.images).float()[:, None] / 16  # (N, 1, 8, 8) in [0, 1]
     large = F.interpolate(small, size=(20, 20), mode="bicubic", antialias=True).clamp(0, 1)
@@ -133,16 +157,13 @@ def load_mnist(split: str = "train", source: str = "auto") -> ImageSet:
     Looks in $COURSE_DATA/MNIST/raw, then downloads (11 MB, checksums).  source="embedded", and the quick profile,
     give `load_digits` instead.  LeCun, Cortes & Burges, CC BY-SA 3.0.
     """
-    _check_split(split)
-    if source not in ("auto", "embedded"):
-        raise CourseError(f"load_mnist: source is {source!r}; it can be 'auto' or 'embedded'.")
+    _check("split", split, "train", "test")
+    _check("source", source, "auto", "embedded")
     if source == "embedded" or profile() == "quick":
         return load_digits(split)
     from torchvision.datasets import MNIST
 
-    where = "found" if _mnist_ready(data_dir() / "MNIST" / "raw") else "downloaded"
-    if where == "downloaded":
-        _download_mnist(data_dir() / "MNIST" / "raw")
+    where = fetch_mnist(data_dir() / "MNIST" / "raw")
     try:
         mnist = MNIST(data_dir(), train=split == "train")
     except Exception as error:  # a cut-off file fails in numpy, a foreign one in torchvision
@@ -153,114 +174,50 @@ def load_mnist(split: str = "train", source: str = "auto") -> ImageSet:
     return ImageSet(mnist.data[:, None], mnist.targets.long(), f"MNIST, {where} in COURSE_DATA")
 
 
-def _check_split(split: str) -> None:
-    if split not in ("train", "test"):
-        raise CourseError(f"split is {split!r}; it can be 'train' or 'test'.")
+def load_dogs(resolution: int = 128, split: str = "train", source: str = "auto") -> ImageSet:
+    """Photos of dogs as RGB, (N, 3, resolution, resolution); split: "train" (85 %), "validation" (5 %) or "test" (10 %).
 
+    Looks in $COURSE_DATA/dogs, where any images may be, then for Imagewoof, which it downloads (10 breeds out of
+    ImageNet, short side 160 pixels: 93 MB; resolution > 160 takes those of 320).  source="embedded", and the quick
+    profile, give drawn dogs instead.  A file's name decides on its split; images are read as by `load_image_folder`.
+    """
+    _check("split", split, *DRAWN_DOGS)
+    _check("source", source, "auto", "embedded")
+    if source == "embedded" or profile() == "quick":
+        from helpers.drawn_dogs import load_drawn_dogs
 
-def _mnist_files() -> list[tuple[str, str]]:
-    from torchvision.datasets import MNIST
-
-    return MNIST.resources  # (name.gz, md5) of the four files
-
-
-def _mnist_ready(folder: Path) -> bool:
-    return all((folder / name.removesuffix(".gz")).exists() for name, _ in _mnist_files())
-
-
-def _download_mnist(folder: Path) -> None:
-    """Fetch and unpack what is missing; a .gz that was put there by hand is taken."""
-    for name, md5 in _mnist_files():
-        target, packed = folder / name.removesuffix(".gz"), folder / name
-        if target.exists():
-            continue
-        if not packed.exists() or hashlib.md5(packed.read_bytes()).hexdigest() != md5:
-            _download_from_mirrors(packed, md5)
-        partial = target.with_name(f"{target.name}.part")
-        try:
-            partial.write_bytes(gzip.decompress(packed.read_bytes()))
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-        packed.unlink()
-
-
-def _download_from_mirrors(packed: Path, md5: str) -> None:
-    from torchvision.datasets import MNIST
-
-    failures = []
-    for mirror in MNIST.mirrors:
-        try:
-            download(mirror + packed.name, packed, md5)
-            return
-        except CourseError as error:
-            failures.append(str(error))
-    raise CourseError(
-        " ".join(failures) + " Put the four MNIST files into COURSE_DATA/MNIST/raw by hand, "
-        "or call load_mnist(source='embedded') for scikit-learn's small digits."
-    )
-
-
-def download(url: str, path: Path, md5: str) -> Path:
-    """Fetch `url` to `path` with a checksum; CourseError with what to do where it fails, and no half file."""
-    partial, digest = path.with_name(path.name + ".part"), hashlib.md5()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=CONNECT_TIMEOUT) as answer, open(partial, "wb") as file:
-            while block := answer.read(1 << 20):
-                digest.update(block)
-                file.write(block)
-        if digest.hexdigest() != md5:
-            raise CourseError(f"{url} has checksum {digest.hexdigest()} and not {md5}: try again later.")
-        partial.replace(path)
-    except (OSError, http.client.HTTPException) as error:
-        raise CourseError(f"{url} could not be downloaded ({error}): check the connection and try again.") from error
-    finally:
-        if partial.exists():
-            partial.unlink()
-    return path
+        return load_drawn_dogs(DRAWN_DOGS[split], resolution, split)
+    check_resolution(resolution)
+    folder, what = data_dir() / "dogs", "folder dogs (COURSE_DATA)"
+    if not folder.exists():
+        size = 320 if resolution > 160 else 160
+        folder = data_dir() / f"imagewoof2-{size}"
+        what = f"Imagewoof-{size}, {fetch_imagewoof(folder)} in COURSE_DATA"
+    dogs = _read_set(folder, resolution, split)
+    return replace(dogs, source=f"{len(dogs):,} photos of {what}")
 
 
 def load_image_folder(folder: str | Path, resolution: int = 128) -> ImageSet:
-    """All images below `folder`, as RGB (N, 3, resolution, resolution), sorted by name.
+    """All images below `folder`, as RGB (N, 3, resolution, resolution), sorted by name, each content once.
 
     The short side is resized and the middle cropped, never squashed.  Grey, palette, alpha (on white), CMYK, 16-bit
     and animated (first frame) images are converted; what cannot be read is skipped and listed once.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise CourseError(f"{folder} is not a folder; one with images was expected ({', '.join(sorted(IMAGE_SUFFIXES))}).")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    images, names, skipped = [], [], []
-    for file in files:
-        name = str(file.relative_to(folder))
-        try:
-            images.append(_read_image(file, resolution))
-            names.append(name)
-        except Exception as error:  # Pillow's readers fail on broken files in many ways, TypeError among them
-            skipped.append((name, " ".join(str(error).replace(str(file), "the file").split())))
-    if not images:
-        found = f"none of its {len(files)} image files can be read" if files else "it holds no image files"
-        reason = f" (the first: {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
-        raise CourseError(f"{folder}: {found}{reason}; expected {', '.join(sorted(IMAGE_SUFFIXES))}.")
-    if skipped:
-        print(f"{len(skipped)} of {len(files)} files skipped: " + "; ".join(f"{n} ({why})" for n, why in skipped))
-    return ImageSet(torch.stack(images), None, f"folder {folder.resolve().name}", tuple(names), tuple(skipped))
+    check_resolution(resolution)
+    return _read_set(Path(folder), resolution)
 
 
-def _read_image(file: Path, resolution: int) -> torch.Tensor:
-    """One file as uint8 (3, resolution, resolution)."""
-    import numpy as np
+def _read_set(folder: Path, resolution: int, split: str | None = None) -> ImageSet:
+    found = read_folder(folder, resolution, split)
+    images = found.images
+    if images is None:
+        from helpers.image_stream import ImageFiles
 
-    with warnings.catch_warnings(), Image.open(file) as image:
-        warnings.simplefilter("ignore")  # broken EXIF blocks and the like; the picture is what counts
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: Pillow would cut at 255
-            values = np.asarray(image, dtype=np.float32)
-            top = 65535.0 if image.mode.startswith("I;16") or values.max() > 255 else 255.0
-            image = Image.fromarray((values.clip(0, top) * (255 / top)).round().astype(np.uint8))
-        if "A" in image.getbands() or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = ImageOps.fit(image.convert("RGB"), (resolution, resolution), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(image)).movedim(2, 0)  # (H, W, 3) → (3, H, W)
+        images = ImageFiles(folder, found.files, resolution)
+    names = tuple(file.name for file in found.files)
+    return ImageSet(images, None, f"folder {folder.resolve().name}", names, found.skipped, found.duplicates)
+
+
+def _check(name: str, value: str, *known: str) -> None:
+    if value not in known:
+        raise CourseError(f"{name} is {value!r}; it can be {', '.join(map(repr, known))}.")

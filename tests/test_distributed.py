@@ -5,28 +5,43 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
 
-from helpers import CourseError, training
+from helpers import CourseError, trainer
 from helpers.checkpoints import read_tensors, write_tensors
-from helpers.data import random_shift
-from tests.small_training import small_fit, small_model, squares
+from helpers.conv_vae import ConvVAE, VAEConfig, image_loss
+from helpers.data import ImageSet, crop_and_flip, random_shift
+from tests.small_training import small_fit, small_model, squares, vae_loss
 from tests.tools.common import ROOT
 
 pytestmark = pytest.mark.slow
 
-CASES = {"plain": {}, "augmented": {"augment": random_shift}}
+CASES = {
+    "plain": {},
+    "augmented": {"augment": random_shift},
+    "conv": {"augment": partial(crop_and_flip, size=24), "accumulate": 2, "ema": 0.9, "lr": 1e-3},
+}
+
+
+def colour(data: ImageSet) -> ImageSet:
+    return replace(data, images=data.images.repeat(1, 3, 1, 1))
 
 
 def train(case: str, folder: Path, rank: int) -> None:
     """Train, and leave weights and losses as files of this process."""
-    model = small_model()
+    model, data, loss = small_model(), squares(), vae_loss
     options = {"validation": squares(30, seed=2), "run": f"{case}-run", "checkpoint_seconds": 0.0}
-    history = small_fit(model, **options, **CASES[case])
+    if case == "conv":
+        torch.manual_seed(1)
+        model, loss = ConvVAE(VAEConfig((8, 8), latent_channels=2, blocks=1, groups=2)), image_loss
+        data, options["validation"] = (colour(squares(count, seed)) for count, seed in ((100, 0), (30, 2)))
+    history = small_fit(model, loss, data, **options, **CASES[case])
     write_tensors(folder / f"{case}-{rank}.safetensors", model.state_dict(), {"rows": history.rows})
 
 
@@ -34,7 +49,7 @@ def process(folder: Path) -> None:
     """What each of the processes does."""
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
-    with mock.patch.object(training, "write_tensors", wraps=training.write_tensors) as write:
+    with mock.patch.object(trainer, "write_tensors", wraps=trainer.write_tensors) as write:
         for case in CASES:
             train(case, folder, rank)
     (folder / f"writes-{rank}").write_text(str(write.call_count))
@@ -56,8 +71,11 @@ def trained(tmp_path_factory):
     pair = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.test_distributed", str(folder)],
-            cwd=ROOT, env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            cwd=ROOT,
+            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )  # fmt: skip
         for rank in (0, 1)
     ]
@@ -90,7 +108,7 @@ def test_two_processes_give_the_losses_and_weights_of_one(trained, case):
 
 def test_the_cases_differ(trained):
     folder, _ = trained
-    plain, augmented = (read_tensors(folder / f"{case}-0.safetensors")[0] for case in CASES)
+    plain, augmented = (read_tensors(folder / f"{case}-0.safetensors")[0] for case in ("plain", "augmented"))
     assert not torch.equal(plain["encoder.0.weight"], augmented["encoder.0.weight"])
 
 

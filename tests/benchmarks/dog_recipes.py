@@ -140,7 +140,7 @@ def train_ours(train: ImageSet, minutes: float, seed: int, model: nn.Module) -> 
         return random_flip(images, generator)
 
     loss = partial(image_loss, beta=0.1)
-    fit(model, loss, train, minutes=minutes, batch_size=8, lr=2e-3, augment=augment, seed=seed)
+    fit(model, loss, train, minutes=minutes, batch_size=8, lr=3e-3, augment=augment, seed=seed)
     return model, sum(seen)
 
 
