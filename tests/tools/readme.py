@@ -53,6 +53,32 @@ def spread(entry: dict, form: str = "{:.2f}") -> str:
     return " ± ".join(form.format(entry[key]) for key in ("mean", "sd") if key in entry)
 
 
+def dog_rows(values) -> list[list[str]]:
+    """The rows of notebook 05: quality against block PCA and published recipes, speed and memory."""
+    rows = []
+
+    def add(what: str, ours: str, against: str, name: str) -> None:
+        rows.append([what, f"**{ours}**", against, f"[{name}](data/results/{name}.json)"])
+
+    if found := values("dogs"):
+        for name, row in found["rows"].items():
+            pca = f"{spread({'mean': row['block_pca_psnr']['mean']})} dB (block PCA of equal rate)"
+            what = f"dogs, {name}, {found['minutes']:g} minutes: held-out PSNR"
+            add(what, f"{spread(row['psnr'])} dB", pca, "dogs")
+    if found := values("dog_recipes"):
+        quality = {name: f"{spread(row['psnr'])} dB" for name, row in found["rows"].items()}
+        others = ", ".join(f"{quality[name]} ({name})" for name in quality if name != "ours")
+        what = f"dogs, {found['resolution']} px, f{found['factor']}, {found['minutes']:g} minutes: held-out PSNR"
+        add(what, quality["ours"], others, "dog_recipes")
+    for name, row in values("dog_steps").items():
+        speed, memory = row["images per second"], row["megabytes"]
+        best = min(("ours", "ours, recompute"), key=lambda kind: memory[kind]["median"])
+        plain = f"{speed['plain']['median']:.1f} images/s, {memory['plain']['median']:,.0f} MB (plain loop)"
+        ours = f"{speed['ours']['median']:.1f} images/s, {memory[best]['median']:,.0f} MB"
+        add(f"training step, {name}: speed, least memory", ours, plain, "dog_steps")
+    return rows
+
+
 def results(root: Path) -> str:
     """The headline results, each from the file in data/results that its benchmark wrote."""
     rows = []
@@ -84,6 +110,7 @@ def results(root: Path) -> str:
         for size, row in found["mse per pixel"].items():
             ours, pca = spread(row["autoencoder"], "{:.4f}"), f"{row['pca']:.4f} (PCA)"
             add(f"autoencoder, {size} numbers: held-out squared error per pixel", ours, pca, "autoencoder_vs_pca")
+    rows += dog_rows(values)
     tables = [table(["Measured (mean ± sd of three seeds)", "Result", "Beside it", "File"], rows)]
     if found := values("importance"):  # two likelihoods with different floors: never in one column
         lines = [["−ELBO"] + [spread(row["negative elbo"]) for row in found.values()]]
