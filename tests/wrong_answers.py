@@ -3,6 +3,8 @@
 WRONG = {"exercise": [("code that defines the stub's name", "piece of the expected sentence"), ...]}
 """
 
+from tests import wrong_answers_dogs
+
 WRONG: dict[str, list[tuple[str, str]]] = {
     # --- notebook 01
     "count_parameters": [
@@ -143,3 +145,5 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         ),
     ],
 }
+
+WRONG |= wrong_answers_dogs.WRONG  # notebook 05
