@@ -4,6 +4,8 @@ Esser et al. 2021 (VQGAN), section 3.2; CompVis/taming-transformers, modules/los
 """
 
 import socket
+from contextlib import redirect_stderr, suppress
+from io import StringIO
 from typing import NamedTuple
 
 import torch
@@ -143,18 +145,21 @@ def load_perceptual_distance() -> PerceptualDistance:
     """PerceptualDistance with torchvision's ImageNet weights (528 MB, checked); CourseError where they cannot be had."""
     from torchvision.models import VGG16_Weights, vgg16
 
-    before = socket.getdefaulttimeout()
+    before, folder = socket.getdefaulttimeout(), data_dir() / "vgg16"
     socket.setdefaulttimeout(CONNECT_TIMEOUT)
     try:
-        state = VGG16_Weights.IMAGENET1K_V1.get_state_dict(
-            model_dir=str(data_dir() / "vgg16"), progress=False, check_hash=True, weights_only=True
-        )
+        with redirect_stderr(StringIO()):  # "Downloading …", also where nothing comes
+            state = VGG16_Weights.IMAGENET1K_V1.get_state_dict(
+                model_dir=str(folder), progress=False, check_hash=True, weights_only=True
+            )
     except (OSError, RuntimeError) as error:  # no connection; a wrong checksum
         raise CourseError(
             f"VGG16's weights could not be downloaded ({error}): go on with the discriminator alone, or try again later."
         ) from error
     finally:
         socket.setdefaulttimeout(before)
+        with suppress(OSError):  # it stays where a file is in it
+            folder.rmdir()
     network = vgg16()
     network.load_state_dict(state)
     return PerceptualDistance(network.features)

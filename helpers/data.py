@@ -197,14 +197,16 @@ def load_dogs(resolution: int = 128, split: str = "train", source: str = "auto")
     return replace(dogs, source=f"{len(dogs):,} photos of {what}")
 
 
-def load_image_folder(folder: str | Path, resolution: int = 128) -> ImageSet:
+def load_image_folder(folder: str | Path, resolution: int = 128, split: str | None = None) -> ImageSet:
     """All images below `folder`, as RGB (N, 3, resolution, resolution), sorted by name, each content once.
 
+    split: "train", "validation" or "test" for a part of them, by the rule of `load_dogs`.
     The short side is resized and the middle cropped, never squashed.  Grey, palette, alpha (on white), CMYK, 16-bit
     and animated (first frame) images are converted; what cannot be read is skipped and listed once.
     """
     check_resolution(resolution)
-    return _read_set(Path(folder), resolution)
+    _check("split", split, None, *DRAWN_DOGS)
+    return _read_set(Path(folder), resolution, split)
 
 
 def _read_set(folder: Path, resolution: int, split: str | None = None) -> ImageSet:
@@ -218,6 +220,6 @@ def _read_set(folder: Path, resolution: int, split: str | None = None) -> ImageS
     return ImageSet(images, None, f"folder {folder.resolve().name}", names, found.skipped, found.duplicates)
 
 
-def _check(name: str, value: str, *known: str) -> None:
+def _check(name: str, value: str | None, *known: str | None) -> None:
     if value not in known:
         raise CourseError(f"{name} is {value!r}; it can be {', '.join(map(repr, known))}.")

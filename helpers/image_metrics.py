@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from sklearn.decomposition import PCA
 
 from helpers import CourseError
 from helpers.budget import generator_for
@@ -79,15 +78,16 @@ class BlockPCA:
     """
 
     def __init__(self, train: ImageSet, factor: int, numbers: int, seed: int = 0):
-        self.factor, self.pca = factor, PCA(numbers, random_state=seed)  # older scikit-learn draws at random
+        self.factor = factor
         enough = max(1, 200_000 * factor**2 // train.images.shape[2:].numel())
         some = torch.randperm(len(train), generator=generator_for("block PCA", seed))[:enough]
-        blocks = self._blocks(train[some].pixels())
-        if not 1 <= numbers <= min(blocks.shape):
+        blocks = self._blocks(train[some].pixels()).double()
+        if not 1 <= numbers <= min(len(blocks) - 1, blocks.shape[1]):
             raise CourseError(
                 f"{numbers} numbers cannot be fitted to {len(blocks)} blocks of {blocks.shape[1]} values each."
             )
-        self.pca.fit(blocks.numpy())
+        self.mean = blocks.mean(0)
+        self.axes = torch.linalg.eigh(torch.cov(blocks.T)).eigenvectors[:, -numbers:]  # (3·f², numbers), orthonormal
 
     def _blocks(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[2:]
@@ -97,8 +97,8 @@ class BlockPCA:
 
     def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) in [0, 1] → the same through the code, clamped to [0, 1]."""
-        codes = self.pca.transform(self._blocks(images).numpy())
-        blocks = torch.from_numpy(self.pca.inverse_transform(codes)).float().unflatten(0, (len(images), -1))
+        codes = (self._blocks(images) - self.mean) @ self.axes  # (B·blocks, numbers)
+        blocks = (codes @ self.axes.T + self.mean).float().unflatten(0, (len(images), -1))
         return F.fold(blocks.transpose(1, 2), images.shape[2:], self.factor, stride=self.factor).clamp(0, 1)
 
 
@@ -153,19 +153,24 @@ def latent_statistics(model: ConvVAE, data: ImageSet, seed: int = 0) -> LatentSt
 def measure(model: ConvVAE, train: ImageSet, test: ImageSet) -> dict[str, float]:
     """The figures of a trained model on the held-out images `test`.
 
-    {"psnr", "ssim", "block_pca_psnr"}: means over the images, the last one of `BlockPCA` fitted to `train`;
-    {"kl", "noise", "active", "numbers", "scaling_factor"}: `latent_statistics`, kl summed and noise averaged over channels.
+    {"psnr", "ssim", "block_pca_psnr"}: means over the images, the last one of `BlockPCA` fitted to `train`; "sharpness": as
+    a share of the originals'; {"kl", "noise", "active", "numbers", "scaling_factor"}: `latent_statistics`, kl summed and
+    noise averaged over channels.
     """
     linear = BlockPCA(train, model.settings.factor, model.settings.latent_channels)
-    totals, rows = {"psnr": 0.0, "ssim": 0.0, "block_pca_psnr": 0.0}, fitting_batch(test)
+    rows, found = fitting_batch(test), []
     for i in range(0, len(test), rows):  # in parts: a thousand photographs as floats are gigabytes
         part = test[i : i + rows]
         pixels, decoded = part.pixels(), reconstruct(model, part)
-        each = {"psnr": psnr(decoded, pixels), "ssim": ssim(decoded, pixels)}
-        each["block_pca_psnr"] = psnr(linear.reconstruct(pixels), pixels)
-        totals = {name: total + each[name].sum().item() for name, total in totals.items()}
+        scores = psnr(decoded, pixels), ssim(decoded, pixels), psnr(linear.reconstruct(pixels), pixels)
+        found.append(torch.stack([*scores, sharpness(decoded), sharpness(pixels)]))  # (5, B)
+    quality, similarity, linear_quality, sharp, original = torch.cat(found, dim=1).mean(1).tolist()
     latents = latent_statistics(model, test)
-    return {name: total / len(test) for name, total in totals.items()} | {
+    return {
+        "psnr": quality,
+        "ssim": similarity,
+        "block_pca_psnr": linear_quality,
+        "sharpness": sharp / max(original, 1e-12),
         "kl": latents.kl.sum().item(),
         "noise": latents.noise.mean().item(),
         "active": latents.active,

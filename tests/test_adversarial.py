@@ -1,5 +1,8 @@
 """The adversarial recipe: who learns from which loss, and the published formulas."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -112,13 +115,17 @@ def test_perceptual_distance_adds_every_value_of_the_image(contest, batch):
     torch.testing.assert_close(more - plain, torch.full((3,), 0.01 * 3 * 32 * 40), rtol=1e-3, atol=1e-3)
 
 
-def test_weights_that_cannot_be_had_are_said_in_one_sentence(monkeypatch):
+def test_weights_that_cannot_be_had_are_said_in_one_sentence(monkeypatch, tmp_path, capsys):
     from torchvision.models import VGG16_Weights
 
     def fail(*args, **kwargs):
         assert kwargs["weights_only"] and kwargs["check_hash"]
+        Path(kwargs["model_dir"]).mkdir(parents=True)  # as torch.hub does
+        print("Downloading", file=sys.stderr)
         raise OSError("no route to host")
 
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
     monkeypatch.setattr(VGG16_Weights, "get_state_dict", fail)
     with pytest.raises(CourseError, match="no route to host.*discriminator alone"):
         adversarial.load_perceptual_distance()
+    assert capsys.readouterr().err == "" and list(tmp_path.iterdir()) == []

@@ -194,6 +194,34 @@ def test_only_publishing_writes_among_the_courses_own_checkpoints(tmp_path, monk
         assert "teaser.safetensors is not there" in refusal(load_shipped, MLPVAE, "teaser")
 
 
+class Counting(nn.Module):
+    """Weights, and a buffer of whole numbers, as BatchNorm has one."""
+
+    config = {"width": 300}
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(300, 200)
+        self.register_buffer("batches", torch.tensor(70_001))  # more than fp16 can count
+        self.register_buffer("mask", torch.tensor([True, False]))
+
+
+def test_half_takes_half_the_space_and_comes_back_as_float32(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_BUILD", str(tmp_path))
+    model, again = Counting(), Counting()
+    whole, half = save_model("whole", model), save_model("half", model, half=True)
+    assert half.stat().st_size == pytest.approx(whole.stat().st_size / 2, rel=0.01)
+    stored = read_tensors(half)[0]
+    assert {name: tensor.dtype for name, tensor in stored.items()} == {
+        "layer.weight": torch.float16, "layer.bias": torch.float16, "batches": torch.int64, "mask": torch.bool
+    }  # fmt: skip
+    again.batches.zero_()
+    load_weights(again, half)
+    assert again.layer.weight.dtype == torch.float32 and torch.equal(again.layer.weight, model.layer.weight.half().float())
+    assert int(again.batches) == 70_001 and torch.equal(again.mask, model.mask)
+    assert model.layer.weight.dtype == torch.float32, "the model itself stays as it is"
+
+
 def test_nested_groups_come_back():
     groups = {"a": {"x": torch.zeros(1), "y.z": torch.ones(1)}, "a.b": {"x": torch.ones(2)}, "ab": {"x": torch.ones(3)}}
     flat = nest(groups)

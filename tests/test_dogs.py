@@ -42,6 +42,14 @@ def test_every_photo_is_in_one_split_which_its_name_decides(kennel):
     assert torch.equal(load_dogs(8).images, parts["train"].images)
 
 
+def test_any_folder_is_split_by_the_same_rule(kennel):
+    for split in SPLITS:
+        mine, dogs = load_image_folder(kennel, 8, split), load_dogs(8, split)
+        assert mine.names == dogs.names and torch.equal(mine.images, dogs.images)
+    with pytest.raises(CourseError, match="split is 'all'; it can be None, 'train', 'validation', 'test'"):
+        load_image_folder(kennel, 8, "all")
+
+
 def test_more_photos_move_none_from_split_to_split(kennel):
     before = {split: load_dogs(8, split).names for split in SPLITS}
     for i in range(40):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
+from torch.distributions import Bernoulli, Independent, Laplace, Normal, kl_divergence
 
 from helpers import CourseError, losses
 from helpers.distributions import DiagonalGaussian
@@ -41,7 +41,7 @@ every_loss = pytest.mark.parametrize("name", sorted(PUBLIC))
 
 
 def test_the_losses_are_found():
-    assert {"bernoulli_nll", "gaussian_nll", "kl_standard_normal", "negative_elbo"} <= set(PUBLIC)
+    assert {"bernoulli_nll", "gaussian_nll", "laplace_nll", "kl_standard_normal", "negative_elbo"} <= set(PUBLIC)
 
 
 @every_loss
@@ -111,6 +111,22 @@ def test_gaussian_against_torch(sigma):
     torch.testing.assert_close(losses.gaussian_nll(values["mean"], values["x"], sigma), truth)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_laplace_against_torch(scale):
+    values = tensors()
+    truth = -Independent(Laplace(values["mean"], scale), 3).log_prob(values["x"])
+    torch.testing.assert_close(losses.laplace_nll(values["mean"], values["x"], scale), truth)
+
+
+def test_laplace_of_a_perfect_image_has_a_finite_gradient():
+    x = torch.rand(2, 1, 3, 5)
+    mean = x.clone().requires_grad_()
+    value = losses.laplace_nll(mean, x)
+    value.sum().backward()
+    torch.testing.assert_close(value, torch.full((2,), 15 * math.log(2)))
+    assert torch.isfinite(mean.grad).all()
+
+
 def test_kl_against_torch():
     values = tensors()
     q = Independent(Normal(values["mean"], (values["logvar"] / 2).exp()), 3)
@@ -152,7 +168,7 @@ def test_the_unit_is_nats_per_image():
     torch.testing.assert_close(cost, torch.full((2,), 35 * math.log(2)))
 
 
-@pytest.mark.parametrize("nll", [losses.gaussian_nll, losses.calibrated_gaussian_nll])
+@pytest.mark.parametrize("nll", [losses.gaussian_nll, losses.laplace_nll, losses.calibrated_gaussian_nll])
 def test_shapes_that_would_broadcast_are_one_sentence(nll):
     with pytest.raises(CourseError, match="must be equal"):
         nll(torch.rand(4, 1, 3, 5), torch.rand(4, 3, 5))

@@ -24,7 +24,7 @@ def main() -> None:
     except CourseError:
         note = "VGG16's weights could not be downloaded where this was measured: the discriminator worked alone."
     for number, (name, words) in enumerate(wanted.items()):
-        common = ["--resolution", RESOLUTION, "--minutes", MINUTES, "--lr", 5e-4, "--start", START]
+        common = ["--resolution", RESOLUTION, "--minutes", MINUTES, "--lr", 2e-4, "--start", START]
         figures = train_dogs.main([*map(str, common), *words, "--run", f"bench-losses-{number}"])
         rows[name] = {key: value for key, value in figures.items() if key != "source"}
     values = {"minutes": MINUTES, "resolution": RESOLUTION, "note": note, "rows": rows}
