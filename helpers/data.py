@@ -201,8 +201,9 @@ def load_image_folder(folder: str | Path, resolution: int = 128, split: str | No
     """All images below `folder`, as RGB (N, 3, resolution, resolution), sorted by name, each content once.
 
     split: "train", "validation" or "test" for a part of them, by the rule of `load_dogs`.
-    The short side is resized and the middle cropped, never squashed.  Grey, palette, alpha (on white), CMYK, 16-bit
-    and animated (first frame) images are converted; what cannot be read is skipped and listed once.
+    The short side is resized (bilinear, antialiased, as by torchvision) and the middle cropped, never squashed.  Grey,
+    palette, alpha (on white), CMYK, 16-bit and animated (first frame) images are converted; what cannot be read is
+    skipped and listed once.
     """
     check_resolution(resolution)
     _check("split", split, None, *DRAWN_DOGS)

@@ -178,7 +178,7 @@ def _read_image(path: Path, resolution: int) -> torch.Tensor:
         if "A" in image.getbands() or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = ImageOps.fit(image.convert("RGB"), (resolution, resolution), Image.Resampling.BICUBIC)
+        image = ImageOps.fit(image.convert("RGB"), (resolution, resolution), Image.Resampling.BILINEAR)  # as torchvision
         return torch.from_numpy(np.array(image)).movedim(2, 0)  # (H, W, 3) → (3, H, W)
 
 
