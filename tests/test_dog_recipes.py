@@ -6,10 +6,11 @@ from torch import nn
 
 from helpers.blocks import AttentionBlock, ResBlock
 from helpers.conv_vae import ConvVAE, VAEConfig
-from helpers.data import ImageSet
+from helpers.data import ImageSet, load_dogs
 from tests.benchmarks import bench_11_dog_parts as parts
 from tests.benchmarks import bench_12_dog_steps as steps
 from tests.benchmarks.dog_recipes import ChapterVAE, OneByOne, OriginalVAE, posterior_published, reconstruct_published
+from tests.small_data import write_photos
 
 TINY = VAEConfig((8, 8), blocks=1, groups=2)
 
@@ -82,6 +83,17 @@ def test_one_by_one_is_in_minus_one_to_one(pictures):
     dataset = OneByOne(pictures)
     assert len(dataset) == 5
     torch.testing.assert_close(dataset[3], pictures.pixels()[3] * 2 - 1)
+
+
+def test_one_by_one_opens_the_files_of_the_dogs(monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    write_photos(tmp_path / "dogs", 30, size=(16, 16))
+    dogs = load_dogs(16)
+    dataset = OneByOne(dogs)
+    assert len(dataset) == len(dogs)
+    for i in range(len(dogs)):
+        torch.testing.assert_close(dataset[i], dogs.pixels()[i] * 2 - 1)
 
 
 def test_each_variant_lacks_one_thing():

@@ -8,26 +8,38 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
-from helpers.budget import seed_everything
+from helpers.budget import data_dir, seed_everything
 from helpers.conv_vae import ConvVAE, VAEConfig, image_loss, to_signed, to_unit
 from helpers.data import ImageSet, random_flip
 from helpers.training import fit
 
 
 class OneByOne(Dataset):
-    """Images as ToTensor and Normalize(0.5, 0.5) give them, one at a time: (3, R, R) in [-1, 1]."""
+    """Images opened, resized, cropped and normalised one at a time, (3, R, R) in [-1, 1]: what the courses write.
+
+    Drawn dogs, and photographs outside $COURSE_DATA/dogs, come from the set's tensor.
+    """
 
     def __init__(self, data: ImageSet):
+        folder, size = data_dir() / "dogs", data.images.shape[3]
         self.images = data.images
+        self.files = [folder / name for name in data.names] if folder.is_dir() else []
+        steps = (transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor())
+        self.transform = transforms.Compose([*steps, transforms.Normalize([0.5] * 3, [0.5] * 3)])
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return to_signed(self.images[index].float() / 255)
+        if not self.files:
+            return to_signed(self.images[index].float() / 255)
+        with Image.open(self.files[index]) as image:
+            return self.transform(image.convert("RGB"))
 
 
 class VisualBlock(nn.Module):
