@@ -9,6 +9,7 @@ import shutil
 import signal
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -81,7 +82,9 @@ class ImageStream:
         loader = self.idle.pop() if self.idle else self._loader()
         loader.sampler[:] = [positions.tolist() for positions in batches]
         try:
-            for images in loader:
+            with _no_interrupt():  # the workers start here
+                stacks = iter(loader)
+            for images in stacks:
                 if isinstance(images, CourseError):
                     raise images
                 yield images
@@ -124,6 +127,19 @@ class _Stacks(Dataset):
             return self.files[positions].to("cpu")
         except CourseError as error:
             return error
+
+
+@contextmanager
+def _no_interrupt():
+    """Processes that start inside never hear a ctrl-C, not even while they start; this one hears it at the end."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_worker(number: int) -> None:
