@@ -5,7 +5,7 @@ import torch
 
 from helpers import CourseError
 from helpers.budget import generator_for
-from helpers.data import Batches, ImageSet, load_digits, load_mnist, random_crop, random_flip, random_shift
+from helpers.data import Batches, ImageSet, crop_and_flip, load_digits, load_mnist, random_crop, random_flip, random_shift
 from tests.small_data import one_sentence, refuse_network, write_mnist
 
 
@@ -248,3 +248,15 @@ def test_a_wrong_argument_is_one_sentence(wrong):
     with pytest.raises(CourseError) as error:
         load_mnist(**wrong)
     one_sentence(error, next(iter(wrong)), next(iter(wrong.values())))
+
+
+def test_crop_and_flip_does_both():
+    """Every picture comes out as one of the squares of its original, some of them mirrored."""
+    images = torch.arange(40 * 3 * 5 * 7).view(40, 3, 5, 7).float()
+    out, mirrored = crop_and_flip(images, generator_for("both"), 4), 0
+    for image, made in zip(images, out, strict=True):
+        squares = [image[:, y : y + 4, x : x + 4] for y in range(2) for x in range(4)]
+        straight = any(torch.equal(made, square) for square in squares)
+        mirrored += not straight
+        assert straight or any(torch.equal(made, square.flip(2)) for square in squares)
+    assert 8 < mirrored < 32

@@ -10,8 +10,9 @@ from tests.tools import common
 from tests.wrong_answers import WRONG
 
 pytestmark = pytest.mark.slow
-DRAFTS = sorted((common.ROOT / "notebooks" / "drafts").glob("*.ipynb"))  # not executed yet, but their exercises are ready
-ALL = [(path, exercise) for path in [*common.select([]), *DRAFTS] for exercise in exercises.find(common.read(path))]
+DRAFTS = sorted((common.ROOT / "notebooks" / "drafts").glob("*.py"))  # not executed yet, but their exercises are ready
+NOTEBOOKS = {path: common.read(path) for path in common.select([])} | {path: exercises.read_draft(path) for path in DRAFTS}
+ALL = [(path, exercise) for path, notebook in NOTEBOOKS.items() for exercise in exercises.find(notebook)]
 IDS = [f"{path.stem[:2]}-{exercise.name}" for path, exercise in ALL]
 each = pytest.mark.parametrize(("notebook", "exercise"), ALL, ids=IDS)
 
@@ -24,7 +25,7 @@ def spaces():
     def get(path):
         if path not in made:
             made[path] = exercises.Workspace(path)
-            made[path].prepare(common.read(path))
+            made[path].prepare(NOTEBOOKS[path])
         torch.manual_seed(0)
         return made[path]
 
