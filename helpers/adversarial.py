@@ -6,6 +6,7 @@ Esser et al. 2021 (VQGAN), section 3.2; CompVis/taming-transformers, modules/los
 import socket
 from contextlib import redirect_stderr, suppress
 from io import StringIO
+from pickle import UnpicklingError
 from typing import NamedTuple
 
 import torch
@@ -47,9 +48,10 @@ def hinge_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
 
 
 def adaptive_weight(nll: torch.Tensor, fooling: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-    """How much the fooling term counts, so that both pull at the decoder's last layer equally: ‖∇nll‖ / (‖∇fooling‖ + 1e-4).
+    """How much the fooling term counts, so that both pull at the decoder's last layer equally.
 
-    nll, fooling: scalars; last: that layer's weights.  Esser et al. 2021, eq. 7.
+    ‖∇nll‖ / (‖∇fooling‖ + 1e-4), at most 10,000; nll, fooling: scalars; last: that layer's weights.  Esser et al. 2021,
+    eq. 7.
     """
     if not torch.is_grad_enabled():
         return torch.zeros(())  # an evaluation has no gradients to compare
@@ -99,7 +101,8 @@ def contest_loss(
     """Stable Diffusion's loss per image: Σ (L1 + distance) + beta · KL + weight · fooling, and the discriminator's hinge.
 
     Sums run over all values of an image in [-1, 1]; adversarial: its share after the adaptive weight, 0 for none.
-    Returns {"loss", "reconstruction", "kl", "fooling", "discriminator"}, each (B,).
+    Returns {"loss", "reconstruction", "kl", "fooling", "discriminator"}, each (B,).  The weight is that of the part of the
+    batch at hand: with accumulation or several processes training is nearly, not exactly, that of the whole batch.
     """
     x = to_signed(batch.images)
     made = model(x, generator)
@@ -152,14 +155,15 @@ def load_perceptual_distance() -> PerceptualDistance:
             state = VGG16_Weights.IMAGENET1K_V1.get_state_dict(
                 model_dir=str(folder), progress=False, check_hash=True, weights_only=True
             )
-    except (OSError, RuntimeError) as error:  # no connection; a wrong checksum
+        network = vgg16()
+        network.load_state_dict(state)
+    except (OSError, RuntimeError, EOFError, IndexError, UnpicklingError) as error:  # no connection; a cut or foreign file
         raise CourseError(
-            f"VGG16's weights could not be downloaded ({error}): go on with the discriminator alone, or try again later."
+            f"VGG16's weights could not be loaded ({error}): go on with the discriminator alone, or delete "
+            "COURSE_DATA/vgg16 and try again."
         ) from error
     finally:
         socket.setdefaulttimeout(before)
         with suppress(OSError):  # it stays where a file is in it
             folder.rmdir()
-    network = vgg16()
-    network.load_state_dict(state)
     return PerceptualDistance(network.features)

@@ -183,11 +183,11 @@ def load_dogs(resolution: int = 128, split: str = "train", source: str = "auto")
     """
     _check("split", split, *DRAWN_DOGS)
     _check("source", source, "auto", "embedded")
+    check_resolution(resolution)
     if source == "embedded" or profile() == "quick":
         from helpers.drawn_dogs import load_drawn_dogs
 
         return load_drawn_dogs(DRAWN_DOGS[split], resolution, split)
-    check_resolution(resolution)
     folder, what = data_dir() / "dogs", "folder dogs (COURSE_DATA)"
     if not folder.exists():
         size = 320 if resolution > 160 else 160

@@ -46,8 +46,8 @@ def load_drawn_dogs(count: int = 4000, resolution: int = 64, split: str = "train
     "validation" or "test", which share no dog.  Raises CourseError for what cannot be drawn.
     """
     _check_name("split", split, SPLITS)
-    _check_number("count", count, 1)
-    _check_number("resolution", resolution, 16)
+    _check_number("count", count, 1, kind=int)
+    _check_number("resolution", resolution, 16, kind=int)
     dogs = [_random_dog(split, seed, i) for i in range(count)]
     images = torch.empty(count, 3, resolution, resolution, dtype=torch.uint8)
     for i, dog in enumerate(dogs):
@@ -84,7 +84,7 @@ def draw_dog(
         _check_name(name, getattr(dog, name), names)
     for name, limits in RANGES.items():
         _check_number(name, getattr(dog, name), *limits)
-    _check_number("resolution", resolution, 16)
+    _check_number("resolution", resolution, 16, kind=int)
     return _image(dog, resolution)
 
 
@@ -100,10 +100,10 @@ def _check_name(name: str, value: str, possible: tuple[str, ...]) -> None:
         raise CourseError(f"{name} is {value!r}; it can be {', '.join(possible)}.")
 
 
-def _check_number(name: str, value: float, low: float, high: float = math.inf) -> None:
-    if not low <= value <= high:
+def _check_number(name: str, value: float, low: float, high: float = math.inf, kind: type = float) -> None:
+    if not isinstance(value, (int, kind)) or not low <= value <= high:
         possible = f"{low} or more" if high == math.inf else f"from {low} to {high}"
-        raise CourseError(f"{name} is {value}; it can be {possible}.")
+        raise CourseError(f"{name} is {value!r}; it can be {possible}{' (a whole number)' if kind is int else ''}.")
 
 
 def _random_dog(split: str, seed: int, i: int) -> Dog:

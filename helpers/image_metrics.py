@@ -73,13 +73,15 @@ def reconstruct(model: ConvVAE, data: ImageSet) -> torch.Tensor:
 class BlockPCA:
     """The linear code of equal rate: each factor × factor block of 3 · factor² values → `numbers` values and back.
 
-    Fitted to about 200,000 blocks of a training set, in images drawn by `seed`: what an autoencoder of that latent size
-    has to beat.  CourseError where the factor does not divide the images, or the numbers are more than a block has values.
+    Fitted to about 200,000 blocks (fewer above f8) of a training set, in images drawn by `seed`: what an autoencoder of
+    that latent size has to beat.  CourseError where the factor does not divide the images, or the numbers are more than a
+    block has values.
     """
 
     def __init__(self, train: ImageSet, factor: int, numbers: int, seed: int = 0):
         self.factor = factor
-        enough = max(1, 200_000 * factor**2 // train.images.shape[2:].numel())
+        blocks = min(200_000, 40_000_000 // (3 * factor**2))  # large blocks are many values: at most 320 MB as float64
+        enough = max(1, blocks * factor**2 // train.images.shape[2:].numel())
         some = torch.randperm(len(train), generator=generator_for("block PCA", seed))[:enough]
         blocks = self._blocks(train[some].pixels()).double()
         if not 1 <= numbers <= min(len(blocks) - 1, blocks.shape[1]):

@@ -1,7 +1,6 @@
 """Measured numbers as files: whatever the README or a notebook states was written here by the code that measured it."""
 
 import json
-import os
 import platform
 from importlib.metadata import version
 
@@ -17,8 +16,8 @@ def describe_device() -> str:
 
     if device().type == "cuda":
         return torch.cuda.get_device_name()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} CPU cores ({platform.machine()})" if device().type == "cpu" else "Apple GPU (MPS)"
+    cores = torch.get_num_threads()
+    return f"{cores} CPU core{'s'[: cores - 1]} ({platform.machine()})" if device().type == "cpu" else "Apple GPU (MPS)"
 
 
 def save_result(name: str, values: dict, *, seeds: list[int], data: str) -> dict:

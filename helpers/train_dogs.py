@@ -17,7 +17,9 @@ A run that was stopped or killed goes on when the same command comes again.
 """
 
 import argparse
+import contextlib
 import functools
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -49,7 +51,10 @@ def build(options: argparse.Namespace) -> tuple[ConvVAE, int]:
     _, header = read_tensors(options.start)
     if header.get("class") != ConvVAE.__name__:
         raise CourseError(f"--start: {options.start.name} holds no ConvVAE; a file that --export wrote is wanted.")
-    model = ConvVAE(**header["config"])
+    try:
+        model = ConvVAE(**header["config"])
+    except (KeyError, TypeError) as error:
+        raise CourseError(f"--start: {options.start.name} is of another version ({error}); export it again.") from error
     load_weights(model, options.start)
     return model, options.resolution or header.get("resolution", 128)
 
@@ -64,9 +69,11 @@ def check(model: ConvVAE, size: int) -> None:
         raise CourseError(f"{numbers} latent channels compress nothing: a block of {f}×{f} pixels has {3 * f**2} values.")
 
 
-def load(options: argparse.Namespace, size: int, split: str) -> ImageSet:
-    """One split of the dogs, or of the images of --folder."""
-    return load_dogs(size, split) if options.folder is None else load_image_folder(options.folder, size, split)
+def load(options: argparse.Namespace, size: int, split: str, listed: bool = False) -> ImageSet:
+    """One split of the dogs, or of the images of --folder; listed: its skipped files were named before."""
+    listed = listed or not PartialState().is_main_process
+    with contextlib.redirect_stdout(io.StringIO()) if listed else contextlib.nullcontext():
+        return load_dogs(size, split) if options.folder is None else load_image_folder(options.folder, size, split)
 
 
 def train(options: argparse.Namespace, model: ConvVAE, size: int, training: ImageSet, validation: ImageSet) -> str:
@@ -160,9 +167,11 @@ def run(options: argparse.Namespace) -> dict | None:
     model, size = build(options)
     check(model, size)
     training, test = load(options, size, "train"), load(options, size, "test")  # if one is empty, that shows before training
+    if len(test) < 2:
+        raise CourseError("Only one image is held out, and the figures need two or more: add images to the folder.")
     done = ""
     if not options.evaluate:
-        zoomed = training if options.zoom == 1 else load(options, round(options.zoom * size), "train")
+        zoomed = training if options.zoom == 1 else load(options, round(options.zoom * size), "train", listed=True)
         done = train(options, model.recompute(options.recompute), size, zoomed, load(options, size, "validation"))
     if not PartialState().is_main_process:
         return None

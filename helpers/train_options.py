@@ -4,6 +4,7 @@ import argparse
 import functools
 import math
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def typed(options: argparse.Namespace) -> str:
             words.append("--" + option.replace("_", "-"))
             values = value if isinstance(value, list) else [] if value is True else [value]
             words += [v.name if isinstance(v, Path) else f"{v:.10g}" if isinstance(v, float) else str(v) for v in values]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
@@ -106,14 +107,16 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     words = "Stable Diffusion's recipe: L1, a discriminator, VGG16 (528 MB, downloaded); best with --start and --lr 1e-4"
     add("--adversarial", action="store_true", help=words)
     add("--no-perceptual", action="store_true", help="with --adversarial: without VGG16")
-    add("--seed", type=int, default=0, metavar="N", help="of the first weights, the order and the noise (default 0)")
+    words = "of the first weights, the order and the noise (default 0)"
+    add("--seed", type=_number(int, 0, 2**63), default=0, metavar="N", help=words)
 
 
 def _add_resources(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("memory and speed").add_argument
     words = "arithmetic; fp16 is for NVIDIA GPUs, no is 32 bit (default auto: the fastest safe one)"
     add("--precision", choices=("auto", "bf16", "fp16", "no"), default="auto", help=words)
-    add("--accumulate", type=_number(int, 1), default=1, metavar="N", help="compute a batch in N parts: less memory")
+    words = "compute a batch in N parts: less memory, the same numbers (with --adversarial nearly the same)"
+    add("--accumulate", type=_number(int, 1), default=1, metavar="N", help=words)
     add("--recompute", action="store_true", help="gradient checkpointing: less memory, about a third more time")
     add("--compile", action="store_true", help="torch.compile: the start takes minutes, then a GPU is faster")
 

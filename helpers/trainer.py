@@ -76,7 +76,10 @@ class Trainer:
         return min(done, self.ticks)
 
     def _heed(self, interrupted: threading.Event) -> None:
-        if interrupted.is_set():
+        stop = interrupted.is_set()
+        if self.accelerator.num_processes > 1:  # all leave at the same step, whichever process the signal reached
+            stop = bool(self.accelerator.reduce(torch.tensor(float(stop), device=self.accelerator.device)))
+        if stop:
             self.save()
             raise KeyboardInterrupt(f"stopped after {self.epoch} epochs and {self.step} steps; the weights are usable")
 
@@ -172,6 +175,8 @@ class Trainer:
         entries = range(len(list(self.bare.parameters())))
         state = {i: entry for i in entries if (entry := unnest(tensors, f"optimizer.{i}"))}
         self.optimizer.load_state_dict({"state": state, "param_groups": header["groups"]})
+        for weight, entry in self.optimizer.state.items():  # a file has no memory format; fused Adam wants the weight's
+            entry |= {k: torch.empty_like(weight).copy_(v) for k, v in entry.items() if v.shape == weight.shape}
         self.scheduler.load_state_dict(header["scheduler"])
         if self.average:
             self.average.weights = {k: v.to(self.accelerator.device) for k, v in unnest(tensors, "average").items()}

@@ -104,6 +104,21 @@ def test_perceptual_distance_of_equal_images_is_0_and_grows_with_the_difference(
     assert not any(weight.requires_grad for weight in distance.parameters())
 
 
+def test_perceptual_distance_is_its_formula_written_out():
+    from torchvision.models import vgg16
+
+    torch.manual_seed(0)
+    layers, (x, y) = vgg16().features.eval(), torch.rand(2, 1, 3, 32, 48) * 2 - 1
+    colours = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 1, 3, 1, 1)
+    a, b, expected = ((x + 1) / 2 - colours[0]) / colours[1], ((y + 1) / 2 - colours[0]) / colours[1], 0.0
+    for layer in layers:
+        if isinstance(layer, nn.MaxPool2d):  # five of them, and a stage ends before each
+            one, other = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
+            expected += (one - other).square().sum(1).mean()
+        a, b = layer(a.clone()), layer(b.clone())
+    torch.testing.assert_close(perceptual()(x, y), expected[None], rtol=1e-4, atol=1e-5)
+
+
 def test_perceptual_distance_adds_every_value_of_the_image(contest, batch):
     class Constant(nn.Module):
         def forward(self, a, b):
@@ -129,3 +144,18 @@ def test_weights_that_cannot_be_had_are_said_in_one_sentence(monkeypatch, tmp_pa
     with pytest.raises(CourseError, match="no route to host.*discriminator alone"):
         adversarial.load_perceptual_distance()
     assert capsys.readouterr().err == "" and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fault", [EOFError("Ran out of input"), IndexError("list index out of range"), {"foreign": 1}])
+def test_a_cut_or_foreign_file_of_weights_is_one_sentence(monkeypatch, tmp_path, fault):
+    from torchvision.models import VGG16_Weights
+
+    def get(*args, **kwargs):
+        if isinstance(fault, Exception):
+            raise fault
+        return fault
+
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    monkeypatch.setattr(VGG16_Weights, "get_state_dict", get)
+    with pytest.raises(CourseError, match="delete COURSE_DATA/vgg16"):
+        adversarial.load_perceptual_distance()

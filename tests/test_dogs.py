@@ -151,7 +151,9 @@ def test_the_quick_profile_and_embedded_are_drawn_dogs(kennel, monkeypatch, spli
 @pytest.mark.parametrize(
     "wrong", [{"split": "valid"}, {"source": "photos"}, {"resolution": 0}, {"resolution": "64"}, {"resolution": 64.0}]
 )
-def test_a_wrong_argument_is_one_sentence(kennel, wrong):
+@pytest.mark.parametrize("profile", ["quick", "cpu"])
+def test_a_wrong_argument_is_one_sentence(kennel, monkeypatch, profile, wrong):
+    monkeypatch.setenv("COURSE_PROFILE", profile)
     with pytest.raises(CourseError) as error:
         load_dogs(**wrong)
     one_sentence(error, *wrong, repr(next(iter(wrong.values()))))

@@ -311,8 +311,11 @@ def test_an_impossible_caption_is_one_sentence():
         caption("pink", "floppy", "grass")
 
 
-def test_a_hundred_dogs_take_less_than_a_second_of_one_core():
+def test_a_hundred_dogs_take_less_than_a_third_of_a_second_of_one_core():
     load_drawn_dogs(4, 64)
-    start = time.process_time()
-    load_drawn_dogs(100, 64)
-    assert time.process_time() - start < 1
+    took = []
+    for _ in range(3):
+        start = time.process_time()
+        load_drawn_dogs(100, 64)
+        took.append(time.process_time() - start)
+    assert min(took) < 1 / 3

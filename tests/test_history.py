@@ -28,6 +28,14 @@ def test_the_table_is_aligned_and_shows_four_digits():
     assert History().table() == "(no epoch finished)"
 
 
+def test_a_resumed_run_may_watch_more_than_before(tmp_path):
+    history = History([*ROWS, ROWS[1] | {"psnr": 20.0}])
+    assert history.table().splitlines()[0].split()[-1] == "psnr"
+    history.save_csv(tmp_path / "history.csv")
+    with open(tmp_path / "history.csv", newline="") as file:
+        assert [row["psnr"] for row in csv.DictReader(file)] == ["", "", "20.0"]
+
+
 def test_histories_do_not_share_their_rows():
     History().rows.append({})
     assert History().rows == []

@@ -264,6 +264,7 @@ def test_the_options_as_they_are_typed():
     words = "--folder photos --widths 8 16 --steps 3 --lr 0.0012345 --beta 0 --adversarial"
     assert typed(parse(words.replace("photos", "/home/ada/photos").split())) == words
     assert typed(parse([])) == ""
+    assert typed(parse(["--folder", "/home/ada/my photos"])) == "--folder 'my photos'"
 
 
 def test_adversarial_goes_on_without_vgg16(monkeypatch, capsys, place):
@@ -306,6 +307,7 @@ WRONG = {
     "--lr nan": "argument --lr: 'nan' is not a number",
     "--ema 1": "argument --ema: '1' is not a number of 0 or more and below 1",
     "--zoom 0.5": "argument --zoom: '0.5'",
+    "--seed 99999999999999999999": "argument --seed: '99999999999999999999' is not a whole number of 0 or more and below",
     "--export ../elsewhere": "argument --export: '../elsewhere' is not a plain name",
     "--run .": "argument --run: '.' is not a plain name",
     "--factor 5": "argument --factor: invalid choice: 5",

@@ -12,6 +12,7 @@ from helpers.checkpoints import read_tensors
 from helpers.conv_vae import ConvVAE, VAEConfig, image_loss
 from helpers.data import ImageSet, crop_and_flip
 from helpers.ema import AveragedWeights
+from helpers.trainer import Trainer
 from helpers.training import evaluate, fit
 from tests.small_training import STEPS_PER_EPOCH, small_fit, small_model, squares, vae_loss
 
@@ -205,3 +206,18 @@ def test_a_contest_is_trained_by_one_call():
                   precision="bf16", validation=photos(5, 32))  # fmt: skip
     assert not equal(before, weights(vae)) and not equal(judge, weights(contest.discriminator))
     assert history["discriminator"][-1] < history["discriminator"][0]
+
+
+def test_a_resumed_optimizer_has_the_weights_memory_format(monkeypatch):
+    """On a GPU the weights are channels_last, and fused Adam refuses moments that are not."""
+    same, restore = [], Trainer.restore
+
+    def spy(self):
+        restore(self)
+        same.extend(weight.stride() == entry["exp_avg"].stride() for weight, entry in self.optimizer.state.items())
+
+    monkeypatch.setattr(Trainer, "restore", spy)
+    for _ in range(2):  # the second call loads what the first one left
+        model = conv_model().to(memory_format=torch.channels_last)
+        fit(model, partial(image_loss, beta=0.1), photos(), steps=2, batch_size=4, run="format")
+    assert len(same) == len(list(model.parameters())) and all(same)

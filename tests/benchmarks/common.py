@@ -1,17 +1,22 @@
 """What the benchmarks share: the data, the recipes under test, and medians over interleaved runs."""
 
+import multiprocessing
+import os
 import statistics
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
-from helpers.budget import budget, generator_for, seed_everything
+from helpers.budget import budget, device, generator_for, seed_everything
 from helpers.data import load_mnist
 from helpers.losses import bernoulli_nll, negative_elbo
 from helpers.mlp import MLPVAE, Autoencoder
 from helpers.training import fit
 
 SEEDS = [0, 1, 2]
+SUFFIX = "" if device().type == "cpu" else "_gpu"  # of results that a GPU must not write over
 
 # rate, batch and epochs chosen on 5,000 images held out from the training set (lr 1e-3 … 3e-2, 4 … 20 epochs, batch
 # 128 … 512); then the 2-D epochs were cut from 20 to 15 for time, after runs that had printed test numbers as well
@@ -57,6 +62,22 @@ def decode(model, codes: torch.Tensor) -> torch.Tensor:
 
 def normal_codes(count: int, latent: int, seed: int) -> torch.Tensor:
     return torch.randn(count, latent, generator=generator_for("samples", seed))
+
+
+def side_by_side(task: Callable, jobs: list) -> list:
+    """task(job) of every job, each on one core with one thread, as many at a time as there are cores; a GPU takes turns.
+
+    Small networks gain little from a second thread, so this is how two cores do the most in an hour.
+    """
+    workers = min(len(jobs), torch.get_num_threads()) if device().type == "cpu" else 1
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, initializer=_one_thread) as pool:
+        return list(pool.map(task, jobs))
+
+
+def _one_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 def mean_sd(values: list[float]) -> dict:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from helpers.budget import data_dir, seed_everything
+from helpers.budget import data_dir, device, seed_everything
 from helpers.conv_vae import ConvVAE, VAEConfig, image_loss, to_signed, to_unit
 from helpers.data import ImageSet, random_flip
 from helpers.training import fit
@@ -123,6 +123,9 @@ class OriginalVAE(nn.Module):
     def __init__(self):
         super().__init__()
         self.vae = ConvVAE(VAEConfig.stable_diffusion())
+        for layer in self.vae.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.reset_parameters()  # as published: PyTorch's own start, without this course's zeros and narrow noise
 
     def posterior(self, x):
         posterior = self.vae.encode(x)
@@ -170,17 +173,18 @@ def train_published(name: str, train: ImageSet, seconds: float, seed: int) -> tu
     """(model, images seen) of Adam 1e-4 in fp32 over a per-image DataLoader, for so many seconds."""
     torch.manual_seed(seed)
     kind, batch_size = RECIPES[name]
-    model, seen = kind(), 0
+    model, seen, on = kind().to(device()), 0, device()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     loader = DataLoader(OneByOne(train), batch_size=min(batch_size, len(train)), shuffle=True)
     started = time.perf_counter()
     while True:
         for x in loader:
             optimizer.zero_grad()
-            loss = model.loss(x)
+            loss = model.loss(x.to(on))
             loss.backward()
             optimizer.step()
             seen += len(x)
+            float(loss.detach())  # a GPU has finished
             if time.perf_counter() - started > seconds:
                 return model.eval(), seen
 
@@ -188,14 +192,14 @@ def train_published(name: str, train: ImageSet, seconds: float, seed: int) -> tu
 @torch.no_grad()
 def reconstruct_published(model: nn.Module, data: ImageSet) -> torch.Tensor:
     """Every image decoded from the posterior's mean, (N, 3, H, W) in [0, 1]."""
-    parts = data.pixels().split(32)
-    return torch.cat([to_unit(model.decoder(model.latent(to_signed(x)))).clamp(0, 1) for x in parts])
+    parts = data.pixels(next(model.parameters()).device).split(32)
+    return torch.cat([to_unit(model.decoder(model.latent(to_signed(x)))).clamp(0, 1).cpu() for x in parts])
 
 
 @torch.no_grad()
 def posterior_published(model: nn.Module, data: ImageSet) -> dict[str, float]:
     """KL in nats per image, and σ / standard deviation of the means, of what the encoder really outputs."""
-    pairs = [model.posterior(to_signed(x)) for x in data.pixels().split(32)]
+    pairs = [model.posterior(to_signed(x)) for x in data.pixels(next(model.parameters()).device).split(32)]
     mean, logvar = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).flatten(1).sum(1).mean()
     noise = (logvar / 2).exp().mean((0, 2, 3)) / mean.std((0, 2, 3))

@@ -1,4 +1,4 @@
-"""Draw the README's picture, data/results/picture.png, from the shipped checkpoints and real MNIST.
+"""Draw the README's picture, data/results/picture.png, from the shipped checkpoints, real MNIST and real dogs.
 
     python -m tests.tools.picture
 """
@@ -10,7 +10,9 @@ import torch
 
 from helpers.budget import ROOT, generator_for
 from helpers.checkpoints import load_shipped
-from helpers.data import load_mnist
+from helpers.conv_vae import ConvVAE
+from helpers.data import load_dogs, load_mnist
+from helpers.image_metrics import reconstruct
 from helpers.mlp import MLPVAE, Autoencoder
 from helpers.plots import draw_images
 
@@ -24,9 +26,10 @@ def main() -> None:
     digits = load_mnist("test")[:18].pixels()
     rebuilt = torch.sigmoid(autoencoder.decode(autoencoder.encode(digits)))
     invented = torch.sigmoid(autoencoder.decode(torch.randn(18, 32, generator=generator_for("picture"))))
-    fig = plt.figure(figsize=(10.4, 6))
-    grid = fig.add_gridspec(3, 2, width_ratios=(6, 4.3))
-    draw_images(fig.add_subplot(grid[:, 0]), plane, 20, "a VAE's whole plane of codes, decoded")
+    dogs = load_dogs(64, "test")[:12]
+    fig = plt.figure(figsize=(10.4, 8.2))
+    grid = fig.add_gridspec(4, 2, width_ratios=(6, 4.3), height_ratios=(1, 1, 1, 1.05))
+    draw_images(fig.add_subplot(grid[:3, 0]), plane, 20, "a VAE's whole plane of codes, decoded")
     for row, (title, images) in enumerate(
         (
             ("digits an autoencoder has never seen", digits),
@@ -35,6 +38,9 @@ def main() -> None:
         )
     ):
         draw_images(fig.add_subplot(grid[row, 1]), images, 6, title)
+    both = torch.cat([dogs.pixels(), reconstruct(load_shipped(ConvVAE, "dogs_vae"), dogs)])
+    title = "dogs that notebook 5's network has never seen; below, what comes back out of 1/12 of their numbers"
+    draw_images(fig.add_subplot(grid[3, :]), both, 12, title)
     fig.savefig(ROOT / "data" / "results" / "picture.png", dpi=100)
 
 

@@ -60,22 +60,25 @@ def dog_rows(values) -> list[list[str]]:
     def add(what: str, ours: str, against: str, name: str) -> None:
         rows.append([what, f"**{ours}**", against, f"[{name}](data/results/{name}.json)"])
 
-    if found := values("dogs"):
+    for file in ("dogs", "dogs_gpu"):
+        if not (found := values(file)):
+            continue
         for name, row in found["rows"].items():
             pca = f"{spread({'mean': row['block_pca_psnr']['mean']})} dB (block PCA of equal rate)"
-            what = f"dogs, {name}, {found['minutes']:g} minutes: held-out PSNR"
-            add(what, f"{spread(row['psnr'])} dB", pca, "dogs")
+            what = f"dogs, {name}, {found['minutes']:g} minutes on {found['on']}: held-out PSNR"
+            add(what, f"{spread(row['psnr'])} dB", pca, file)
     if found := values("dog_recipes"):
         quality = {name: f"{spread(row['psnr'])} dB" for name, row in found["rows"].items()}
         others = ", ".join(f"{quality[name]} ({name})" for name in quality if name != "ours")
+        others += f", {found['block_pca_psnr']:.2f} dB (block PCA)"
         what = f"dogs, {found['resolution']} px, f{found['factor']}, {found['minutes']:g} minutes: held-out PSNR"
         add(what, quality["ours"], others, "dog_recipes")
-    for name, row in values("dog_steps").items():
+    steps = [(file, name, row) for file in ("dog_steps", "dog_steps_gpu") for name, row in values(file).items()]
+    for file, name, row in steps:
         speed, memory = row["images per second"], row["megabytes"]
-        best = min(("ours", "ours, recompute"), key=lambda kind: memory[kind]["median"])
-        plain = f"{speed['plain']['median']:.1f} images/s, {memory['plain']['median']:,.0f} MB (plain loop)"
-        ours = f"{speed['ours']['median']:.1f} images/s, {memory[best]['median']:,.0f} MB"
-        add(f"training step, {name}: speed, least memory", ours, plain, "dog_steps")
+        pair = {kind: f"{speed[kind]['median']:.1f} images/s, {memory[kind]['median']:,.0f} MB" for kind in memory}
+        ours = f"{pair['ours']}; recomputing {pair['ours, recompute']}"
+        add(f"training step, {name}", ours, f"{pair['plain']} (plain loop)", file)
     return rows
 
 

@@ -4,9 +4,11 @@ python -m tests.tools.run_benchmarks [NAME ...]
 """
 
 import os
+import shutil
 import subprocess
 import sys
 
+from helpers.budget import runs_dir
 from tests.tools import common
 
 BENCHMARKS = common.ROOT / "tests" / "benchmarks"
@@ -26,7 +28,10 @@ def main(words: list[str]) -> int:
         print(f"\n=== {name.removeprefix('bench_')}", flush=True)
         command = [sys.executable, "-m", f"tests.benchmarks.{name}"]
         if subprocess.run(command, cwd=common.ROOT, env=env).returncode:
-            failed.append(name)
+            failed.append(name)  # its runs stay: the next call goes on with them
+        else:
+            for run in runs_dir().glob("bench-*"):  # finished runs would be loaded instead of measured again
+                shutil.rmtree(run)
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
