@@ -46,10 +46,10 @@ class VAEConfig:
     @classmethod
     def course(cls, factor: int = 8, latent_channels: int = 4) -> "VAEConfig":
         """The same architecture, small enough for a free GPU and for two CPU cores; factor: 4 or 8."""
-        widths = {4: (16, 32, 64), 8: (16, 32, 64, 128)}
+        widths = {4: (16, 32, 64), 8: (8, 16, 32, 64)}
         if factor not in widths:
             raise CourseError(f"factor is {factor}; VAEConfig.course has 4 and 8.")
-        return cls(widths[factor], latent_channels, blocks=1, groups=4)
+        return cls(widths[factor], latent_channels, blocks=1, groups=widths[factor][0] // 4)
 
     @property
     def factor(self) -> int:
