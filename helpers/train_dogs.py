@@ -71,7 +71,7 @@ def check(model: ConvVAE, size: int) -> None:
 
 def load(options: argparse.Namespace, size: int, split: str, listed: bool = False) -> ImageSet:
     """One split of the dogs, or of the images of --folder; listed: its skipped files were named before."""
-    listed = listed or not PartialState().is_main_process
+    listed = listed or not PartialState(cpu=device().type == "cpu").is_main_process
     with contextlib.redirect_stdout(io.StringIO()) if listed else contextlib.nullcontext():
         return load_dogs(size, split) if options.folder is None else load_image_folder(options.folder, size, split)
 
