@@ -9,7 +9,7 @@ from helpers.conv_vae import ConvVAE, VAEConfig
 from helpers.data import ImageSet, load_dogs
 from tests.benchmarks import bench_11_dog_parts as parts
 from tests.benchmarks import bench_12_dog_steps as steps
-from tests.benchmarks.dog_recipes import ChapterVAE, OneByOne, OriginalVAE, posterior_published, reconstruct_published
+from tests.benchmarks.dog_recipes import ChapterVAE, OneByOne, OriginalVAE, measure_published
 from tests.small_data import write_photos
 
 TINY = VAEConfig((8, 8), blocks=1, groups=2)
@@ -34,8 +34,9 @@ def test_the_chapters_network_runs_once_its_widths_fit(pictures):
     model = ChapterVAE()
     assert 3.3e6 < sum(weight.numel() for weight in model.parameters()) < 3.6e6
     x = pictures.pixels()
-    assert model.latent(x).shape == (5, 4, 2, 3)
-    assert model.decoder(model.latent(x)).shape == x.shape
+    mean, logvar = model.posterior(x)
+    assert mean.shape == logvar.shape == (5, 4, 2, 3)
+    assert model.decoder(model.latent(mean)).shape == x.shape
     assert {module.num_groups for module in model.modules() if isinstance(module, nn.GroupNorm)} == {32}
 
 
@@ -70,10 +71,10 @@ def test_the_originals_kl_is_of_two_channels_of_the_scaled_sample(original, pict
 
 
 def test_published_models_are_measured_from_their_means(original, pictures):
-    decoded = reconstruct_published(original, pictures)
+    decoded, found = measure_published(original, pictures)
     expected = original.vae.decode(original.vae.encode(pictures.pixels() * 2 - 1).mean)
     torch.testing.assert_close(decoded, ((expected + 1) / 2).clamp(0, 1))
-    found, posterior = posterior_published(original, pictures), original.vae.encode(pictures.pixels() * 2 - 1)
+    posterior = original.vae.encode(pictures.pixels() * 2 - 1)
     assert found["kl"] == pytest.approx(posterior.kl().mean().item(), rel=1e-5)
     spread = posterior.mean.std((0, 2, 3))
     assert found["noise"] == pytest.approx((posterior.std.mean((0, 2, 3)) / spread).mean().item(), rel=1e-5)

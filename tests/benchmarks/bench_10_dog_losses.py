@@ -1,4 +1,4 @@
-"""One start, several losses: what each does to PSNR and to sharpness.  After bench 8; about 12 minutes on two cores.
+"""One start, several losses: what each does to PSNR and to sharpness.  After bench 8; about 10 minutes on two cores.
 
 Every run has one core to itself.
 """
@@ -9,7 +9,7 @@ from helpers.budget import ROOT, budget
 from helpers.results import describe_device, save_result
 from tests.benchmarks.common import side_by_side
 
-RESOLUTION, MINUTES = 64, budget(quick=0.02, cpu=5.0, gpu=5.0)
+RESOLUTION, MINUTES = 64, budget(quick=0.02, cpu=4.0, gpu=4.0)
 START = ROOT / "data" / "checkpoints" / "dogs_vae.safetensors"
 LOSSES = {
     "calibrated Gaussian": ["--loss", "calibrated"],

@@ -104,9 +104,9 @@ class ChapterVAE(nn.Module):
     def posterior(self, x):
         return self.encoder(x).chunk(2, dim=1)
 
-    def latent(self, x):
-        """What `decode` takes, without noise."""
-        return self.posterior(x)[0]
+    def latent(self, mean):
+        """What the decoder takes of a posterior's mean."""
+        return mean
 
     def loss(self, x):
         """Squared error as a mean, plus the KL as a mean."""
@@ -131,8 +131,8 @@ class OriginalVAE(nn.Module):
         posterior = self.vae.encode(x)
         return posterior.mean, posterior.logvar
 
-    def latent(self, x):
-        return self.SCALE * self.posterior(x)[0]
+    def latent(self, mean):
+        return self.SCALE * mean
 
     def decoder(self, z):
         return self.vae.decode(z / self.SCALE)
@@ -190,17 +190,17 @@ def train_published(name: str, train: ImageSet, seconds: float, seed: int) -> tu
 
 
 @torch.no_grad()
-def reconstruct_published(model: nn.Module, data: ImageSet) -> torch.Tensor:
-    """Every image decoded from the posterior's mean, (N, 3, H, W) in [0, 1]."""
-    parts = data.pixels(next(model.parameters()).device).split(32)
-    return torch.cat([to_unit(model.decoder(model.latent(to_signed(x)))).clamp(0, 1).cpu() for x in parts])
+def measure_published(model: nn.Module, data: ImageSet) -> tuple[torch.Tensor, dict[str, float]]:
+    """(every image decoded from the posterior's mean, (N, 3, H, W) in [0, 1]; figures of what the encoder really outputs).
 
-
-@torch.no_grad()
-def posterior_published(model: nn.Module, data: ImageSet) -> dict[str, float]:
-    """KL in nats per image, and σ / standard deviation of the means, of what the encoder really outputs."""
-    pairs = [model.posterior(to_signed(x)) for x in data.pixels(next(model.parameters()).device).split(32)]
+    The figures: KL in nats per image, and noise: σ / standard deviation of the means.
+    """
+    on, decoded, pairs = next(model.parameters()).device, [], []
+    for i in range(0, len(data), 32):
+        mean, logvar = model.posterior(to_signed(data[i : i + 32].pixels(on)))
+        decoded.append(to_unit(model.decoder(model.latent(mean))).clamp(0, 1).cpu())
+        pairs.append((mean.cpu(), logvar.cpu()))
     mean, logvar = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).flatten(1).sum(1).mean()
     noise = (logvar / 2).exp().mean((0, 2, 3)) / mean.std((0, 2, 3))
-    return {"kl": kl.item(), "noise": noise.mean().item()}
+    return torch.cat(decoded), {"kl": kl.item(), "noise": noise.mean().item()}
