@@ -301,7 +301,7 @@ for groups in (32, 8):
 
 
 # %% [markdown]
-# So leave several channels in a group: at least 4. Stable Diffusion's 32 groups hold 4 to 16 channels, the course's 4 groups hold 4 to 32.
+# So leave several channels in a group: at least 4. Stable Diffusion's 32 groups hold 4 to 16 channels, the course's networks begin at 4.
 
 # %% [markdown]
 # ### Exercise 3 · Group normalisation by hand (5 minutes)
@@ -599,6 +599,8 @@ for number, pair in zip((0, 4, 7, 10), axes.T, strict=True):
 plots.show(fig, "Four dogs, one cell marked in each, and below them a heat map of where that cell looks.")
 
 # %% [markdown]
+# Compare each percentage with the even look: these cells take no more than that from themselves. The brightest cells are far away, where a 3×3 filter could not have reached: under the dark dogs of the outputs here, mostly the light ground. What the network does with that, no such map says.
+#
 # Is it worth its cost? The honest test is to train with and without it, the same minutes each. `make bench` did:
 
 # %%
@@ -644,10 +646,10 @@ class VAEConfig:
 
     @classmethod
     def course(cls, factor=8, latent_channels=4):
-        widths = {4: (16, 32, 64), 8: (16, 32, 64, 128)}
+        widths = {4: (16, 32, 64), 8: (8, 16, 32, 64)}
         if factor not in widths:
             raise CourseError(f"factor is {factor}; VAEConfig.course has 4 and 8.")
-        return cls(widths[factor], latent_channels, blocks=1, groups=4)
+        return cls(widths[factor], latent_channels, blocks=1, groups=widths[factor][0] // 4)
 
     @property
     def factor(self):
@@ -856,7 +858,7 @@ with torch.no_grad():
     posterior = shipped.encode(conv_vae.to_signed(dogs[:6].pixels(device())))
     noise = torch.randn(posterior.mean.shape, generator=generator_for("pools")).to(device())
     rows = {}
-    for size in (0.0, 1.0, 4.0, 16.0):
+    for size in (0.0, 1.0, 8.0, 32.0):
         z = posterior.mean + size * posterior.std * noise
         images = conv_vae.to_unit(shipped.decode(z)).cpu()
         quality = psnr(images.clamp(0, 1), dogs[:6].pixels()).mean()
@@ -864,7 +866,7 @@ with torch.no_grad():
 print("posterior", tuple(posterior.mean.shape), "· KL", [round(v) for v in posterior.kl().tolist()], "nats per image")
 plots.show(
     plots.image_rows(rows, size=1.0),
-    "Six dogs decoded from the mean, from a draw, and with 4 and 16 times the noise: grain appears, then the dog dissolves.",
+    "Six dogs decoded from the mean, from a draw, and with 8 and 32 times the noise: grain appears, then the dog dissolves.",
 )
 
 
@@ -1055,7 +1057,7 @@ Markdown(
 widgets.channel_editor(shipped, dogs[1:2].pixels())
 
 # %% [markdown]
-# Channels hold *colour and texture of a small place*: light and dark, warm and cold, grain. None holds the dog. This latent is a small picture with strange colours:
+# Channels hold the *light and colour of small places*: lighter and darker, warmer and colder, some of them edges too. None holds the dog. This latent is a small picture with strange colours:
 
 # %%
 with torch.no_grad():
@@ -1243,9 +1245,12 @@ plots.show(
 
 # %%
 costs = load_result("dog_costs")["values"]
+widest = [max((r for r in costs["rows"] if r["resolution"] == size), key=lambda r: r["batch"]) for size in (256, 512)]
 Markdown(
     f"{costs['device']}\n\n| pixels | batch | images/s | peak MB |\n|---|---|---|---|\n"
     + "\n".join(f"| {r['resolution']} | {r['batch']} | {r['images per second']:.3g} | {r['megabytes']:,.0f} |" for r in costs["rows"])
+    + "\n\nLarger batches than these were left out: "
+    + ", ".join(f"{r['resolution']} px with {4 * r['batch']} would need about {4 * r['megabytes'] / 1000:.0f} GB" for r in widest)
 )
 
 
