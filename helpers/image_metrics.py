@@ -3,6 +3,7 @@
 Images are (B, C, H, W) in [0, 1]; every measure gives one number per image, (B,).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -89,7 +90,8 @@ class BlockPCA:
                 f"{numbers} numbers cannot be fitted to {len(blocks)} blocks of {blocks.shape[1]} values each."
             )
         self.mean = blocks.mean(0)
-        self.axes = torch.linalg.eigh(torch.cov(blocks.T)).eigenvectors[:, -numbers:]  # (3·f², numbers), orthonormal
+        variances, axes = torch.linalg.eigh(torch.cov(blocks.T))
+        self.axes, self.variances = axes[:, -numbers:], variances[-numbers:].clamp_min(0)  # (3·f², numbers), orthonormal
 
     def _blocks(self, images: torch.Tensor) -> torch.Tensor:
         height, width = images.shape[2:]
@@ -99,9 +101,31 @@ class BlockPCA:
 
     def reconstruct(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) in [0, 1] → the same through the code, clamped to [0, 1]."""
+        return self._decode((self._blocks(images) - self.mean) @ self.axes, images.shape)
+
+    def reconstruct_noisy(self, images: torch.Tensor, nats: float, generator: torch.Generator) -> torch.Tensor:
+        """The same through a code with noise that says no more than `nats` per image: the best linear VAE of that KL.
+
+        For Gaussian blocks no code of that rate does better: reverse water-filling, Cover & Thomas 2006, section 10.3.3.
+        """
         codes = (self._blocks(images) - self.mean) @ self.axes  # (B·blocks, numbers)
-        blocks = (codes @ self.axes.T + self.mean).float().unflatten(0, (len(images), -1))
-        return F.fold(blocks.transpose(1, 2), images.shape[2:], self.factor, stride=self.factor).clamp(0, 1)
+        level = self._water_level(nats * len(images) / len(codes))
+        kept = (1 - level / self.variances).clamp_min(0)  # (numbers,): axes with less variance than the level are dropped
+        noise = torch.randn(codes.shape, generator=generator, dtype=codes.dtype)
+        return self._decode(kept * codes + (level * kept).sqrt() * noise, images.shape)
+
+    def _water_level(self, nats: float) -> float:
+        """The error per axis at which a block's code says `nats`: Σ max(0, ½ log(variance / level)) = nats."""
+        low, high = math.log(1e-12), math.log(float(self.variances.max()))
+        for _ in range(60):  # halving: the rate falls as the level rises
+            middle = (low + high) / 2
+            rate = 0.5 * (self.variances.clamp_min(1e-12).log() - middle).clamp_min(0).sum()
+            low, high = (middle, high) if rate > nats else (low, middle)
+        return math.exp(high)
+
+    def _decode(self, codes: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        blocks = (codes @ self.axes.T + self.mean).float().unflatten(0, (shape[0], -1))
+        return F.fold(blocks.transpose(1, 2), shape[2:], self.factor, stride=self.factor).clamp(0, 1)
 
 
 @dataclass(frozen=True)

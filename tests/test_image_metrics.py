@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from scipy.optimize import brentq
 from sklearn.decomposition import PCA
 from torch import nn
 from torch.distributions import Normal, kl_divergence
@@ -168,6 +169,23 @@ def test_block_pca_of_a_large_set_is_fitted_to_some_of_it(monkeypatch):
 def test_block_pca_repeats():
     train, test = photos(20), photos(2, seed=1).pixels()
     assert torch.equal(BlockPCA(train, 4, 5).reconstruct(test), BlockPCA(train, 4, 5).reconstruct(test))
+
+
+def test_the_noisy_linear_code_has_the_error_of_reverse_water_filling():
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.tensor([0.1, 0.05, 0.02, 0.01, 0.005, 0.002] * 2)  # of the 12 values of a 2×2 block
+    values = 0.5 + spread * torch.randn(40, 400, 12, generator=generator)
+    images = torch.nn.functional.fold(values.transpose(1, 2), (40, 40), 2, stride=2)  # (40, 3, 40, 40)
+    linear = BlockPCA(ImageSet((images * 255).round().clamp(0, 255).to(torch.uint8), None, "noise"), 2, 12)
+    variances = linear.variances.numpy()
+    for nats in (3.0, 12.0):  # per block
+        level = brentq(lambda at, nats=nats: 0.5 * np.log(np.maximum(variances / at, 1)).sum() - nats, 1e-9, 1)
+        decoded = linear.reconstruct_noisy(images, nats * 400, torch.Generator().manual_seed(1))
+        mse = (decoded - images).square().mean().item()
+        assert mse == pytest.approx(np.minimum(level, variances).mean(), rel=0.03)
+    exact = linear.reconstruct_noisy(images, 1e5, torch.Generator().manual_seed(1))
+    assert (exact - images).abs().max() < 0.01
+
 
 
 def test_blocks_that_do_not_fit_are_one_sentence():

@@ -4,7 +4,9 @@ Every run has one core to itself.
 """
 
 from helpers import train_dogs
-from helpers.budget import budget
+from helpers.budget import budget, generator_for
+from helpers.data import load_dogs
+from helpers.image_metrics import BlockPCA, psnr
 from helpers.results import describe_device, save_result
 from tests.benchmarks.common import side_by_side
 
@@ -15,7 +17,10 @@ def train(job: tuple[int, int]) -> dict:
     factor, channels = job
     words = ["--resolution", RESOLUTION, "--factor", factor, "--latent-channels", channels, "--minutes", MINUTES]
     figures = train_dogs.main([*map(str, words), "--run", f"bench-rates-{factor}-{channels}"])
-    return {"factor": factor, "channels": channels} | figures | {"on": describe_device()}
+    linear, test = BlockPCA(load_dogs(RESOLUTION, "train"), factor, 3 * factor**2), load_dogs(RESOLUTION, "test")
+    noisy = linear.reconstruct_noisy(test.pixels(), figures["kl"], generator_for("rates"))
+    figures |= {"linear_psnr": psnr(noisy, test.pixels()).mean().item(), "on": describe_device()}
+    return {"factor": factor, "channels": channels} | figures
 
 
 def main() -> None:
