@@ -23,7 +23,7 @@ class History:
         """The rows as aligned text."""
         if not self.rows:
             return "(no epoch finished)"
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        names = self._names()
         values = [[row.get(name, "") for name in names] for row in self.rows]
         cells = [names] + [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in row] for row in values]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -32,9 +32,12 @@ class History:
     def save_csv(self, path: Path) -> None:
         """Write the rows as a table, whole or not at all."""
         partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-        names = list(dict.fromkeys(name for row in self.rows for name in row))  # a resumed run may watch more than before
         with open(partial, "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=names or ["epoch"])
+            writer = csv.DictWriter(file, fieldnames=self._names() or ["epoch"])
             writer.writeheader()
             writer.writerows(self.rows)
         partial.replace(path)
+
+    def _names(self) -> list[str]:
+        """Those of all rows: a resumed run may watch more than before."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))

@@ -3,11 +3,11 @@
 Every run has one core to itself.
 """
 
-from helpers import CourseError, train_dogs
+from helpers import CourseError
 from helpers.adversarial import load_perceptual_distance
 from helpers.budget import ROOT, budget
-from helpers.results import describe_device, save_result
-from tests.benchmarks.common import side_by_side
+from helpers.results import save_result
+from tests.benchmarks.common import figures_of, side_by_side, take_shared
 
 RESOLUTION, MINUTES = 64, budget(quick=0.02, cpu=4.0, gpu=4.0)
 START = ROOT / "data" / "checkpoints" / "dogs_vae.safetensors"
@@ -22,8 +22,7 @@ PERCEPTUAL = {"absolute error, VGG16 and discriminator": ["--adversarial"]}
 
 def train(words: list[str]) -> dict:
     common = ["--resolution", RESOLUTION, "--minutes", MINUTES, "--lr", 2e-4, "--start", START]
-    run = "bench-losses" + "".join(word.replace("--", "-") for word in words)
-    return train_dogs.main([*map(str, common), *words, "--run", run]) | {"on": describe_device()}
+    return figures_of("bench_10_dog_losses" + "".join(word.replace("--", "-") for word in words), common + words)
 
 
 def main() -> None:
@@ -34,9 +33,9 @@ def main() -> None:
     except CourseError:
         note = "VGG16's weights could not be downloaded where this was measured: the discriminator worked alone."
     rows = dict(zip(wanted, side_by_side(train, list(wanted.values())), strict=True))
-    source, on = {row.pop("source") for row in rows.values()}, {row.pop("on") for row in rows.values()}
-    values = {"minutes": MINUTES, "on": on.pop(), "resolution": RESOLUTION, "note": note, "rows": rows}
-    save_result("dog_losses", values, seeds=[0], data=source.pop())
+    source, on = take_shared(rows.values(), "source", "on")
+    values = {"minutes": MINUTES, "on": on, "resolution": RESOLUTION, "note": note, "rows": rows}
+    save_result("dog_losses", values, seeds=[0], data=source)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from helpers.budget import budget
 from helpers.data import load_dogs
 from helpers.image_metrics import psnr, reconstruct
 from helpers.results import describe_device, save_result
-from tests.benchmarks.common import side_by_side
+from tests.benchmarks.common import side_by_side, take_shared
 from tests.benchmarks.dog_recipes import course_model, train_ours
 
 RESOLUTION, FACTOR, MINUTES = 64, 4, budget(quick=0.02, cpu=3.0, gpu=3.0)
@@ -82,10 +82,10 @@ def train(name: str) -> dict:
 def main() -> None:
     rows = dict(zip(variants(), side_by_side(train, list(variants())), strict=True))
     finished = [row for row in rows.values() if "psnr" in row]
-    source, on = {row.pop("source") for row in finished}, {row.pop("on") for row in finished}
+    source, on = take_shared(finished, "source", "on")
     print(*rows.items(), sep="\n")
-    values = {"minutes": MINUTES, "on": on.pop(), "resolution": RESOLUTION, "rows": rows}
-    save_result("dog_parts", values, seeds=[0], data=source.pop())
+    values = {"minutes": MINUTES, "on": on, "resolution": RESOLUTION, "rows": rows}
+    save_result("dog_parts", values, seeds=[0], data=source)
 
 
 if __name__ == "__main__":

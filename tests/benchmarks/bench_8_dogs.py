@@ -3,14 +3,12 @@
 Every run has one core to itself.
 """
 
-from helpers import train_dogs
 from helpers.budget import budget
-from helpers.results import describe_device, save_result
-from tests.benchmarks.common import SEEDS, SUFFIX, mean_sd, side_by_side
+from helpers.results import save_result
+from tests.benchmarks.common import SEEDS, SUFFIX, figures_of, mean_sd, side_by_side, take_shared
 
 MINUTES = budget(quick=0.05, cpu=20.0, gpu=10.0)
 RUNS = {"64 px, f4": (64, 4, SEEDS), "64 px, f8": (64, 8, SEEDS[:1]), "128 px, f8": (128, 8, SEEDS[:1])}
-TEXTS = ("source", "on")
 WIDER = budget(quick=[], cpu=[], gpu=["--widths", 32, 64, 128, 128])  # at f8: what a GPU affords
 SHIPPED = "64 px, f4"
 
@@ -21,20 +19,20 @@ def train(job: tuple[str, int]) -> dict:
     resolution, factor, seeds = RUNS[name]
     words = ["--resolution", resolution, "--factor", factor, "--minutes", MINUTES, "--seed", seed]
     words += WIDER if factor == 8 else []
-    words += ["--run", f"bench-dogs-{resolution}-{factor}-{seed}"]
     words += ["--export", "dogs_vae" + SUFFIX] if name == SHIPPED and seed == seeds[0] else []
-    return train_dogs.main(list(map(str, words))) | {"on": describe_device()}
+    return figures_of(f"bench_8_dogs-{resolution}-{factor}-{seed}", words)
 
 
 def main() -> None:
     jobs = [(name, seed) for name, (*_, seeds) in RUNS.items() for seed in seeds]
     figures = dict(zip(jobs, side_by_side(train, jobs), strict=True))
+    source, on = take_shared(figures.values(), "source", "on")
     rows = {}
     for name, (*_, seeds) in RUNS.items():
-        columns = {key: [figures[name, seed][key] for seed in seeds] for key in figures[name, seeds[0]] if key not in TEXTS}
+        columns = {key: [figures[name, seed][key] for seed in seeds] for key in figures[name, seeds[0]]}
         rows[name] = {key: mean_sd(v) if len(v) > 1 else {"mean": v[0], "each": v} for key, v in columns.items()}
-    values = {"minutes": MINUTES, "on": figures[jobs[0]]["on"], "rows": rows}
-    save_result("dogs" + SUFFIX, values, seeds=SEEDS, data=figures[jobs[0]]["source"])
+    values = {"minutes": MINUTES, "on": on, "rows": rows}
+    save_result("dogs" + SUFFIX, values, seeds=SEEDS, data=source)
 
 
 if __name__ == "__main__":

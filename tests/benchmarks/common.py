@@ -4,15 +4,17 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
+from helpers import train_dogs
 from helpers.budget import budget, device, generator_for, seed_everything
 from helpers.data import load_mnist
 from helpers.losses import bernoulli_nll, negative_elbo
 from helpers.mlp import MLPVAE, Autoencoder
+from helpers.results import describe_device
 from helpers.training import fit
 
 SEEDS = [0, 1, 2]
@@ -78,6 +80,18 @@ def side_by_side(task: Callable, jobs: list) -> list:
 def _one_thread() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+def figures_of(run: str, words: list) -> dict:
+    """What `helpers.train_dogs` with these words measures, and "on" what; run: a name that begins with the benchmark's."""
+    return train_dogs.main([*map(str, words), "--run", run]) | {"on": describe_device()}
+
+
+def take_shared(rows: Collection[dict], *names: str) -> tuple:
+    """Take out of all rows what they have in common, such as their "source": one value for each name."""
+    each = [dict.fromkeys(row.pop(name) for row in rows) for name in names]
+    assert all(len(values) == 1 for values in each), f"the rows differ: {each}"
+    return tuple(next(iter(values)) for values in each)
 
 
 def mean_sd(values: list[float]) -> dict:

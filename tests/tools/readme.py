@@ -71,8 +71,8 @@ def dog_rows(values) -> list[list[str]]:
         quality = {name: f"{spread(row['psnr'])} dB" for name, row in found["rows"].items()}
         others = ", ".join(f"{quality[name]} ({name})" for name in quality if name != "ours")
         others += f", {found['block_pca_psnr']:.2f} dB (block PCA)"
-        what = f"dogs, {found['resolution']} px, f{found['factor']}, {found['minutes']:g} minutes: held-out PSNR"
-        add(what, quality["ours"], others, "dog_recipes")
+        what = f"dogs, {found['resolution']} px, f{found['factor']}, {found['minutes']:g} minutes on {found['on']}"
+        add(f"{what}: held-out PSNR", quality["ours"], others, "dog_recipes")
     steps = [(file, name, row) for file in ("dog_steps", "dog_steps_gpu") for name, row in values(file).items()]
     for file, name, row in steps:
         speed, memory = row["images per second"], row["megabytes"]

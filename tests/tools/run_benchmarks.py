@@ -30,7 +30,7 @@ def main(words: list[str]) -> int:
         if subprocess.run(command, cwd=common.ROOT, env=env).returncode:
             failed.append(name)  # its runs stay: the next call goes on with them
         else:
-            for run in runs_dir().glob("bench-*"):  # finished runs would be loaded instead of measured again
+            for run in runs_dir().glob(f"{name}-*"):  # finished runs would be loaded instead of measured again
                 shutil.rmtree(run)
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
