@@ -69,6 +69,11 @@ def test_course_models_shrink_non_square_images_and_bring_them_back(factor, late
     assert all(width // model.settings.groups >= 4 for width in model.settings.channels)
 
 
+def test_the_course_networks_are_narrow_at_full_resolution():
+    assert VAEConfig.course(4) == VAEConfig((16, 32, 64), blocks=1, groups=4)
+    assert VAEConfig.course(8, 16) == VAEConfig((8, 16, 32, 64), latent_channels=16, blocks=1, groups=2)
+
+
 def test_course_refuses_another_factor():
     with pytest.raises(CourseError, match="factor is 16"):
         VAEConfig.course(16)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -45,6 +46,18 @@ def train(case: str, folder: Path, rank: int) -> None:
     write_tensors(folder / f"{case}-{rank}.safetensors", model.state_dict(), {"rows": history.rows})
 
 
+left = {"steps": 0}  # before the ctrl-C; a dict is no part of a run's fingerprint
+
+
+def stop_second(model, batch, generator):
+    """`vae_loss`; ctrl-C reaches the second process alone."""
+    if model.training:
+        left["steps"] -= 1
+        if not left["steps"] and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGINT)
+    return vae_loss(model, batch, generator)
+
+
 def process(folder: Path) -> None:
     """What each of the processes does."""
     torch.set_num_threads(1)
@@ -53,6 +66,11 @@ def process(folder: Path) -> None:
         for case in CASES:
             train(case, folder, rank)
     (folder / f"writes-{rank}").write_text(str(write.call_count))
+    left["steps"] = 8
+    try:
+        small_fit(small_model(), stop_second, run="stopped")
+    except KeyboardInterrupt as stop:
+        (folder / f"stopped-{rank}").write_text(str(stop))
     try:
         small_fit(small_model(), batch_size=15)
     except CourseError as error:
@@ -127,6 +145,15 @@ def test_a_batch_that_cannot_be_shared_is_one_sentence_in_each_process(trained):
     folder, _ = trained
     texts = {(folder / f"error-{rank}").read_text() for rank in (0, 1)}
     assert texts == {"A batch of 15 cannot be shared by 2 processes."}
+
+
+def test_a_ctrl_c_in_one_process_stops_both_at_the_same_step(trained):
+    folder, _ = trained
+    texts = {(folder / f"stopped-{rank}").read_text() for rank in (0, 1)}
+    assert texts == {"stopped after 1 epochs and 2 steps; the weights are usable"}
+    (last,) = (folder / "runs" / "stopped").glob("*/last.safetensors")
+    header = read_tensors(last)[1]
+    assert (header["epoch"], header["step"]) == (1, 2)
 
 
 def test_the_processes_say_nothing_twice(trained):

@@ -70,6 +70,13 @@ def test_the_originals_kl_is_of_two_channels_of_the_scaled_sample(original, pict
     torch.testing.assert_close(loss, error + 0.00025 * wrong)
 
 
+def test_the_original_starts_as_published_without_zeros_and_narrow_noise():
+    model = OriginalVAE(TINY)
+    blocks = [module for module in model.modules() if isinstance(module, ResBlock)]
+    assert blocks and all(bool((block.conv2.weight != 0).any()) for block in blocks)
+    assert model.vae.to_moments.bias.abs().max() < 1
+
+
 def test_published_models_are_measured_from_their_means(original, pictures):
     decoded, found = measure_published(original, pictures)
     expected = original.vae.decode(original.vae.encode(pictures.pixels() * 2 - 1).mean)

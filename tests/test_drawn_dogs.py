@@ -311,6 +311,16 @@ def test_an_impossible_caption_is_one_sentence():
         caption("pink", "floppy", "grass")
 
 
+@pytest.mark.parametrize("wrong", [{"count": 2.5}, {"count": "3"}, {"resolution": 64.5}, {"resolution": "64"}])
+def test_what_must_be_whole_is_said_in_one_sentence(wrong):
+    ((name, value),) = wrong.items()
+    draws = [load_drawn_dogs] + ([draw_dog] if name == "resolution" else [])
+    for draw in draws:
+        with pytest.raises(CourseError) as error:
+            draw(**({"count": 1} if draw is load_drawn_dogs else {}) | wrong)
+        assert name in str(error.value) and repr(value) in str(error.value) and "whole number" in str(error.value)
+
+
 def test_a_hundred_dogs_take_less_than_a_third_of_a_second_of_one_core():
     load_drawn_dogs(4, 64)
     took = []

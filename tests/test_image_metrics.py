@@ -166,6 +166,14 @@ def test_block_pca_of_a_large_set_is_fitted_to_some_of_it(monkeypatch):
     assert seen == [97 * 2048, 24 * 8192, 20 * 2048]
 
 
+def test_large_blocks_are_fewer_so_that_they_fit_into_memory(monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch, "cov", lambda blocks: seen.append(blocks.shape) or torch.eye(len(blocks)).double())
+    large = ImageSet(torch.zeros(1, 3, 64, 128, dtype=torch.uint8).expand(3000, -1, -1, -1), None, "black")
+    BlockPCA(large, 16, 1)
+    assert seen == [(768, 1627 * 32)]  # 40 million values
+
+
 def test_block_pca_repeats():
     train, test = photos(20), photos(2, seed=1).pixels()
     assert torch.equal(BlockPCA(train, 4, 5).reconstruct(test), BlockPCA(train, 4, 5).reconstruct(test))
@@ -185,7 +193,6 @@ def test_the_noisy_linear_code_has_the_error_of_reverse_water_filling():
         assert mse == pytest.approx(np.minimum(level, variances).mean(), rel=0.03)
     exact = linear.reconstruct_noisy(images, 1e5, torch.Generator().manual_seed(1))
     assert (exact - images).abs().max() < 0.01
-
 
 
 def test_blocks_that_do_not_fit_are_one_sentence():

@@ -52,6 +52,15 @@ def test_the_device_is_named_without_the_machine():
     assert platform.node() not in text or len(platform.node()) < 4
 
 
+@pytest.mark.parametrize(("threads", "words"), [(1, "1 CPU core ("), (3, "3 CPU cores (")])
+def test_the_cores_are_those_that_compute(monkeypatch, threads, words):
+    import torch
+
+    monkeypatch.setattr(results, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert results.describe_device().startswith(words)
+
+
 def test_a_result_that_was_not_measured_is_one_sentence(course):
     with pytest.raises(CourseError, match=r"data/results/mlp\.json is not there: `make bench`") as error:
         results.load_result("mlp")

@@ -6,6 +6,7 @@
 import contextlib
 import csv
 import io
+import itertools
 import math
 import os
 import re
@@ -346,6 +347,8 @@ def test_a_wrong_option_is_one_sentence_and_exit_code_2(command, capsys):
         ("--start mlp.safetensors", "mlp.safetensors holds no ConvVAE"),
         ("--start foreign.safetensors --evaluate", "foreign.safetensors holds no ConvVAE"),
         ("--start other.safetensors", "other.safetensors lacks encoder.conv_in.weight"),
+        ("--start newer.safetensors", "newer.safetensors is of another version"),
+        ("--start bare.safetensors", "bare.safetensors is of another version"),
     ],
 )
 def test_what_cannot_work_is_one_sentence_before_any_image_is_read(command, words, monkeypatch, place):
@@ -355,6 +358,8 @@ def test_what_cannot_work_is_one_sentence_before_any_image_is_read(command, word
     write_tensors(Path("mlp.safetensors"), {}, {"class": "MLPVAE", "config": MLPVAE(2, (4,)).config})
     write_tensors(Path("foreign.safetensors"), {"weight": torch.zeros(2)}, {})
     write_tensors(Path("other.safetensors"), {"weight": torch.zeros(2)}, {"class": "ConvVAE", "config": ConvVAE().config})
+    write_tensors(Path("newer.safetensors"), {}, {"class": "ConvVAE", "config": ConvVAE().config | {"dropout": 0.1}})
+    write_tensors(Path("bare.safetensors"), {}, {"class": "ConvVAE"})
     monkeypatch.setattr(train_dogs, "load", lambda *args: pytest.fail("images were read"))
     with pytest.raises(SystemExit) as end:
         train_dogs.main(command.split())
@@ -375,6 +380,35 @@ def test_what_the_data_or_the_machine_refuses_is_one_sentence(command, words, mo
     with pytest.raises(SystemExit) as end:
         train_dogs.main([*SMALL, *command.split()])
     assert words in end.value.code and "\n" not in end.value.code
+
+
+def name_in(split: str, number: int = 0) -> str:
+    """The name of a picture that belongs to a split."""
+    names = (f"{i}.png" for i in itertools.count())
+    return next(itertools.islice((name for name in names if split_of(name) == split), number, None))
+
+
+def photos(folder: Path, **counts: int) -> Path:
+    """Pictures, so many of each split, and a file for training that is none."""
+    folder.mkdir()
+    for split, count in counts.items():
+        for i in range(count):
+            noise(20, 24, seed=1000 * len(split) + i).save(folder / name_in(split, i))
+    (folder / name_in("train", 99)).write_bytes(b"no picture")
+    return folder
+
+
+def test_one_held_out_picture_is_too_few(place):
+    folder = photos(place / "few", train=8, validation=2, test=1)
+    with pytest.raises(SystemExit) as end:
+        train_dogs.main([*BASE, "--folder", str(folder)])
+    assert "Only one image is held out" in end.value.code and "\n" not in end.value.code
+
+
+def test_a_skipped_file_is_named_once_though_the_training_images_are_read_twice(place, capsys):
+    folder = photos(place / "some", train=8, validation=2, test=2)
+    train_dogs.main([*BASE, "--folder", str(folder), "--zoom", "1.5"])
+    assert capsys.readouterr().out.count("skipped") == 1
 
 
 @pytest.mark.parametrize(
@@ -435,7 +469,8 @@ def test_of_two_processes_one_reports_and_exports(place):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    words = [*BASE, "--export", "pair", "--precision", "no"]
+    base = [*BASE, "--folder", str(photos(place / "photos", train=60, validation=6, test=9)), "--precision", "no"]
+    words = [*base, "--export", "pair"]
     pair = [start("tests.test_train_dogs", *words, RANK=str(i), LOCAL_RANK=str(i), **common) for i in (0, 1)]
     try:
         told = [process.communicate(timeout=100) for process in pair]
@@ -443,10 +478,10 @@ def test_of_two_processes_one_reports_and_exports(place):
         for process in pair:
             process.kill()
     assert [process.returncode for process in pair] == [0, 0], told
-    assert told[0][0].count("PSNR") == told[0][0].count("written") == 1 and told[1][0] == ""
+    assert all(told[0][0].count(word) == 1 for word in ("skipped", "PSNR", "written")) and told[1][0] == ""
     assert "Traceback" not in told[0][1] + told[1][1]
     header = read_tensors(place / "build" / "checkpoints" / "pair.safetensors")[1]
-    alone = train_dogs.main([*BASE, "--export", "alone", "--precision", "no"])
+    alone = train_dogs.main([*base, "--export", "alone"])
     assert same(header["figures"], alone, rel=1e-3)
 
 
