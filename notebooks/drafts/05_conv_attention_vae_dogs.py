@@ -605,17 +605,18 @@ plots.show(fig, "Four dogs, one cell marked in each, and below them a heat map o
 
 # %%
 parts = load_result("dog_parts")["values"]
-whole = parts["rows"]["all parts"]["psnr"]
+whole = parts["rows"]["all parts"]["psnr"]["mean"]
 
 
 def part_cells(row):
     if "psnr" not in row:
         return f"{row['stopped']} | | "
-    return f"{row['psnr']:.2f} dB | {row['psnr'] - whole:+.2f} dB | {row['images']:,}"
+    quality = row["psnr"]
+    return f"{quality['mean']:.2f} ± {quality['sd']:.2f} dB | {quality['mean'] - whole:+.2f} dB | {row['images']['mean']:,.0f}"
 
 
 Markdown(
-    f"{parts['minutes']:g} minutes each on {parts['on']}, {parts['resolution']} px, held-out dogs; one seed, so small differences may be chance\n\n"
+    f"{parts['minutes']:g} minutes each on {parts['on']}, {parts['resolution']} px, held-out dogs, mean ± sd of three seeds\n\n"
     "| | PSNR | difference from all parts | images seen |\n|---|---|---|---|\n"
     + "\n".join(f"| {name} | {part_cells(row)} |" for name, row in parts["rows"].items())
 )
@@ -938,10 +939,11 @@ Markdown("| recipe, at 256 px | β at a squared error of 0.005 (pixels in [−1,
 # %%
 weighed = load_result("dog_kl")["values"]
 Markdown(
-    f"{weighed['minutes']:g} minutes each on {weighed['on']}, {weighed['resolution']} px, f{weighed['factor']}, one seed\n\n"
+    f"{weighed['minutes']:g} minutes each on {weighed['on']}, {weighed['resolution']} px, f{weighed['factor']}, three seeds\n\n"
     "| β | PSNR | KL, nats per image | nats per pixel | σ / spread of the means |\n|---|---|---|---|---|\n"
     + "\n".join(
-        f"| {beta} | {row['psnr']:.2f} dB | {row['kl']:,.0f} | {row['kl'] / weighed['resolution'] ** 2:.2f} | {row['noise']:.3f} |"
+        f"| {beta} | {row['psnr']['mean']:.2f} ± {row['psnr']['sd']:.2f} dB | {row['kl']['mean']:,.0f} | "
+        f"{row['kl']['mean'] / weighed['resolution'] ** 2:.2f} | {row['noise']['mean']:.3f} |"
         for beta, row in weighed["rows"].items()
     )
 )

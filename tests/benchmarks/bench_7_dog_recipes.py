@@ -7,7 +7,7 @@ from helpers.budget import budget
 from helpers.data import load_dogs
 from helpers.image_metrics import BlockPCA, latent_statistics, psnr, reconstruct
 from helpers.results import describe_device, save_result
-from tests.benchmarks.common import SEEDS, mean_sd, side_by_side, take_shared
+from tests.benchmarks.common import SEEDS, over_seeds, side_by_side, take_shared
 from tests.benchmarks.dog_recipes import (
     RECIPES,
     course_model,
@@ -39,10 +39,7 @@ def main() -> None:
     jobs = [(name, seed) for seed in SEEDS for name in ("ours", *RECIPES)]  # in turn: a slow hour hits all of them
     found = dict(zip(jobs, side_by_side(train, jobs), strict=True))
     (on,) = take_shared(found.values(), "on")
-    rows = {
-        name: {key: mean_sd([found[name, seed][key] for seed in SEEDS]) for key in found[name, SEEDS[0]]}
-        for name in ("ours", *RECIPES)
-    }
+    rows = {name: over_seeds([found[name, seed] for seed in SEEDS]) for name in ("ours", *RECIPES)}
     training, test = load_dogs(RESOLUTION, "train"), load_dogs(RESOLUTION, "test")
     linear = psnr(BlockPCA(training, FACTOR, 4).reconstruct(test.pixels()), test.pixels()).mean().item()
     values = {"minutes": MINUTES, "on": on, "resolution": RESOLUTION, "factor": FACTOR, "block_pca_psnr": linear}

@@ -99,6 +99,11 @@ def mean_sd(values: list[float]) -> dict:
     return {"mean": statistics.mean(values), "sd": statistics.stdev(values), "each": values}
 
 
+def over_seeds(rows: list[dict]) -> dict:
+    """{figure: mean_sd of it over the rows}."""
+    return {key: mean_sd([row[key] for row in rows]) for key in rows[0]}
+
+
 def report(what: str, unit: str, contenders: dict[str, list[float]]) -> dict:
     """Print and return each contender's median and its ratio to the first one's, pair by pair."""
     first = next(iter(contenders.values()))
