@@ -24,7 +24,7 @@ def train(job: tuple[str, int]) -> dict:
     name, seed = job
     training, test = load_dogs(RESOLUTION, "train"), load_dogs(RESOLUTION, "test")
     if name == "ours":
-        model, images = train_ours(training, MINUTES, seed, course_model(seed, factor=FACTOR))
+        model, images = train_ours(training, seed, course_model(seed, factor=FACTOR), minutes=MINUTES)
         decoded, latents = reconstruct(model, test), latent_statistics(model, test)
         posterior = {"kl": latents.kl.sum().item(), "noise": latents.noise.mean().item()}
     else:

@@ -146,8 +146,8 @@ class OriginalVAE(nn.Module):
         return F.mse_loss(self.decoder(z), x) + 0.00025 * kl
 
 
-def train_ours(train: ImageSet, minutes: float, seed: int, model: nn.Module) -> tuple[nn.Module, int]:
-    """(model, images seen) of the course's recipe: what `python -m helpers.train_dogs` does by default."""
+def train_ours(train: ImageSet, seed: int, model: nn.Module, **length) -> tuple[nn.Module, int]:
+    """(model, images seen) of the course's recipe, as `python -m helpers.train_dogs` has it; length: minutes=… or steps=…"""
     seen = []
 
     def augment(images, generator):
@@ -155,7 +155,7 @@ def train_ours(train: ImageSet, minutes: float, seed: int, model: nn.Module) -> 
         return random_flip(images, generator)
 
     loss = partial(image_loss, beta=0.1)
-    fit(model, loss, train, minutes=minutes, batch_size=8, lr=3e-3, augment=augment, seed=seed)
+    fit(model, loss, train, batch_size=8, lr=3e-3, augment=augment, seed=seed, **length)
     return model, sum(seen)
 
 
