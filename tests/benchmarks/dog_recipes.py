@@ -16,6 +16,8 @@ from torchvision import transforms
 from helpers.budget import data_dir, device, seed_everything
 from helpers.conv_vae import ConvVAE, VAEConfig, image_loss, to_signed, to_unit
 from helpers.data import ImageSet, random_flip
+from helpers.distributions import DiagonalGaussian
+from helpers.mlp import VAEOutput
 from helpers.training import fit
 
 
@@ -164,6 +166,29 @@ def course_model(seed: int, **fields) -> ConvVAE:
     seed_everything(seed)
     factor = fields.pop("factor")
     return ConvVAE(VAEConfig.course(factor), **fields)
+
+
+class SmallVAE(nn.Module):
+    """One convolution for each halving, as a VAE: (B, 3, H, W) → (B, 4, H/factor, W/factor) and back; notebook 05 has it."""
+
+    def __init__(self, factor: int):
+        super().__init__()
+        self.settings = VAEConfig.course(factor)
+        widths = [3] + [32] * (factor.bit_length() - 2)  # f4: 3, 32; f8: 3, 32, 32
+        pairs = list(zip(widths, widths[1:], strict=False))
+        down = [layer for a, b in pairs for layer in (nn.Conv2d(a, b, 4, 2, 1), nn.ReLU())]
+        up = [layer for a, b in pairs[::-1] for layer in (nn.ReLU(), nn.ConvTranspose2d(b, a, 4, 2, 1))]
+        self.encoder = nn.Sequential(*down, nn.Conv2d(widths[-1], 8, 4, 2, 1))
+        self.decode = nn.Sequential(nn.ConvTranspose2d(4, widths[-1], 4, 2, 1), *up)
+        nn.init.constant_(self.encoder[-1].bias[4:], -6.0)  # σ begins narrow, as in ConvVAE
+
+    def encode(self, x):
+        return DiagonalGaussian(*self.encoder(x).chunk(2, dim=1))
+
+    def forward(self, x, generator=None):
+        posterior = self.encode(x)
+        z = posterior.sample(generator)
+        return VAEOutput(self.decode(z), posterior, z)
 
 
 RECIPES = {  # what makes the model, batch size
