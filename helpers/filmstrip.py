@@ -21,18 +21,23 @@ class Filmstrip:
 
     def __init__(self, run: str, dogs: ImageSet):
         self.folder, self.dogs = runs_dir() / run / "filmstrip" / fingerprint(dogs.pixels()), dogs
+        self.count = len(dogs)
 
     def __call__(self, model, row: dict) -> None:
         decoded = reconstruct(model, self.dogs)
         row["psnr"] = psnr(decoded, self.dogs.pixels()).mean().item()
-        strip = torch.cat(list(decoded), dim=2).mul(255).round().byte()  # (3, H, N·W)
+        self.save(decoded, row["epoch"])
+
+    def save(self, images: torch.Tensor, epoch: int) -> None:
+        """Write the images (count, 3, H, W) in [0, 1] of one epoch; those of epoch 1 take the place of all earlier ones."""
+        strip = torch.cat(list(images), dim=2).mul(255).round().byte()  # (3, H, N·W)
         self.folder.mkdir(parents=True, exist_ok=True)
-        if row["epoch"] == 1:
+        if epoch == 1:
             for old in self.folder.iterdir():
                 old.unlink()
         partial = self.folder / "frame.part"
         Image.fromarray(strip.movedim(0, 2).numpy()).save(partial, format="PNG")
-        partial.replace(self.folder / f"{row['epoch']:04d}.png")
+        partial.replace(self.folder / f"{epoch:04d}.png")
 
     def frames(self) -> dict[int, torch.Tensor]:
         """{epoch: the images after it, (N, 3, H, W) in [0, 1]}, in the order of the epochs."""
@@ -41,4 +46,4 @@ class Filmstrip:
 
     def _read(self, path: Path) -> torch.Tensor:
         strip = torch.from_numpy(np.array(Image.open(path))).movedim(2, 0).float() / 255  # (3, H, N·W)
-        return torch.stack(strip.chunk(len(self.dogs), dim=2))
+        return torch.stack(strip.chunk(self.count, dim=2))

@@ -1,5 +1,8 @@
 """Figures in one style: dark on white, so that they read in light and dark themes, and safe for colour-blind eyes."""
 
+import base64
+import io
+
 import matplotlib.pyplot as plt
 import torch
 from IPython.display import display
@@ -19,8 +22,17 @@ plt.rcParams.update(
 
 
 def show(fig: plt.Figure, alt: str) -> None:
-    """Display a figure with a text for those who cannot see it, and close it."""
-    display(fig, metadata={"image/png": {"alt": alt}})
+    """Display a figure with a text for those who cannot see it, and close it.
+
+    Colour pictures are stored as JPEG, in a third of the space; curves and grey images as PNG.
+    """
+    if any(image.get_array().ndim == 3 for ax in fig.axes for image in ax.images):
+        file = io.BytesIO()
+        fig.savefig(file, format="jpeg", bbox_inches="tight", pil_kwargs={"quality": 90, "subsampling": 0})
+        data = {"image/jpeg": base64.b64encode(file.getvalue()).decode(), "text/plain": alt}
+        display(data, raw=True, metadata={"image/jpeg": {"alt": alt}})
+    else:
+        display(fig, metadata={"image/png": {"alt": alt}})
     plt.close(fig)
 
 

@@ -1,5 +1,6 @@
 """Figures are drawn without a warning and carry their alt text; sliders redraw."""
 
+import base64
 import io
 import json
 import subprocess
@@ -16,9 +17,11 @@ import pytest
 import torch
 from ipywidgets import interactive
 from matplotlib.colors import to_rgb
+from PIL import Image
 
 from helpers import plots, widgets
 from helpers.conv_vae import ConvVAE, VAEConfig
+from helpers.drawn_dogs import load_drawn_dogs
 from helpers.history import History
 from helpers.mlp import MLPVAE
 from tests.conftest import ROOT
@@ -138,6 +141,19 @@ def test_show_hands_the_alt_text_to_the_display_and_closes_the_figure(monkeypatc
     fig, _ = plt.subplots()
     plots.show(fig, alt="an empty plot")
     assert shown == [(fig, {"image/png": {"alt": "an empty plot"}})]
+    assert not plt.fignum_exists(fig.number)
+
+
+def test_colour_pictures_are_shown_as_jpeg_with_their_alt_text(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "display", lambda data, raw, metadata: shown.append((data, raw, metadata)))
+    fig = plots.image_rows({"drawings": load_drawn_dogs(6).pixels()}, size=1.0)
+    plots.show(fig, alt="six dogs")
+    ((data, raw, metadata),) = shown
+    jpeg = base64.b64decode(data["image/jpeg"])
+    assert raw and metadata == {"image/jpeg": {"alt": "six dogs"}} and data["text/plain"] == "six dogs"
+    picture = Image.open(io.BytesIO(jpeg))
+    assert picture.format == "JPEG" and picture.width > 500 > picture.height > 80
     assert not plt.fignum_exists(fig.number)
 
 

@@ -16,16 +16,17 @@ from tests.tools import common
 TEMPLATE = """
 {%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js_requirejs -%}{%- endblock -%}
-{%- block data_png scoped -%}
-{%- set alt = output | get_metadata('alt', 'image/png') or '' -%}
-<div class="jp-RenderedImage jp-OutputArea-output {{ extra_class }}">
-<img src="data:image/png;base64,{{ output.data['image/png'] | replace('\\n', '') | escape_html }}"
- alt="{{ alt | escape_html }}"
-{%- for side in ('width', 'height') if output | get_metadata(side, 'image/png') %}
- {{ side }}="{{ output | get_metadata(side, 'image/png') }}"
+{%- macro picture(output, kind) -%}
+<div class="jp-RenderedImage jp-OutputArea-output">
+<img src="data:{{ kind }};base64,{{ output.data[kind] | replace('\\n', '') | escape_html }}"
+ alt="{{ (output | get_metadata('alt', kind) or '') | escape_html }}"
+{%- for side in ('width', 'height') if output | get_metadata(side, kind) %}
+ {{ side }}="{{ output | get_metadata(side, kind) }}"
 {%- endfor %}>
 </div>
-{%- endblock data_png -%}
+{%- endmacro -%}
+{%- block data_png scoped -%}{{ picture(output, 'image/png') }}{%- endblock data_png -%}
+{%- block data_jpg scoped -%}{{ picture(output, 'image/jpeg') }}{%- endblock data_jpg -%}
 """
 
 STYLE = """
@@ -52,15 +53,15 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-size: .85r
 """
 
 
-def picture(notebook) -> tuple[str, str] | None:
-    """Base64 PNG and alt text for the card: from the cell tagged `teaser`, else the first there is."""
+def picture(notebook) -> tuple[str, str, str] | None:
+    """Media type, base64 and alt text for the card: from the cell tagged `teaser`, else the first there is."""
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     for cell in sorted(cells, key=lambda cell: "teaser" not in common.tags(cell)):
         for out in cell["outputs"]:
-            if "image/png" in out.get("data", {}):
-                data = out["data"]["image/png"]
+            for kind in [kind for kind in out.get("data", {}) if kind in ("image/png", "image/jpeg")]:
+                data = out["data"][kind]
                 data = data if isinstance(data, str) else "".join(data)
-                return re.sub(r"\s", "", data), out.get("metadata", {}).get("image/png", {}).get("alt", "")
+                return kind, re.sub(r"\s", "", data), out.get("metadata", {}).get(kind, {}).get("alt", "")
     return None
 
 
@@ -97,7 +98,7 @@ def card(notebook, facts: dict) -> str:
     """The card of one notebook."""
     link = f"notebooks/{facts['name']}.html"
     shown = picture(notebook)
-    image = f'<img src="data:image/png;base64,{shown[0]}" alt="{html.escape(shown[1])}">' if shown else ""
+    image = f'<img src="data:{shown[0]};base64,{shown[1]}" alt="{html.escape(shown[2])}">' if shown else ""
     state = "failed" if facts["error"] else "passed"
     error = f"<pre>{html.escape(facts['error'])}</pre>" if facts["error"] else ""
     number = facts["name"].split("_")[0]
