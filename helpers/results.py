@@ -7,7 +7,7 @@ from importlib.metadata import version
 from helpers import CourseError
 from helpers.budget import ROOT, device, profile, published_dir
 
-PACKAGES = ("torch", "torchvision", "accelerate", "scikit-learn", "numpy")
+PACKAGES = ("torch", "torchvision", "accelerate", "diffusers", "transformers", "scikit-learn", "numpy")
 
 
 def describe_device() -> str:

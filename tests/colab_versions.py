@@ -17,6 +17,8 @@ COLAB = {
     "safetensors": "0.8.0",
     "tqdm": "4.67.3",
     "ipywidgets": "7.7.1",
+    "diffusers": "0.39.0",
+    "transformers": "5.15.0",
     "ipykernel": "6.17.1",
     "nbclient": "0.10.4",
     "nbconvert": "7.17.1",

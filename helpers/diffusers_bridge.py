@@ -1,0 +1,249 @@
+"""Between the course's VAE and Hugging Face diffusers: the same weights under other names (notebook 06).
+
+`to_diffusers` and `from_diffusers` convert a ConvVAE to the library's AutoencoderKL and back.  `DiffusersVAE` lets a
+network that is not Stable Diffusion's take that place in a pipeline.
+"""
+
+from collections.abc import Callable
+
+import torch
+import transformers
+from diffusers import AutoencoderKL, ConfigMixin, DiffusionPipeline, ModelMixin, StableDiffusionPipeline
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
+from diffusers.utils import logging
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from torch import nn
+
+from helpers import CourseError
+from helpers.conv_vae import ConvVAE, VAEConfig
+from helpers.tiling import tiled
+from helpers.weight_names import DIFFUSERS, rename, rename_keys
+
+__all__ = [
+    "DiffusersVAE",
+    "StableDiffusionPipeline",
+    "check_vae",
+    "from_diffusers",
+    "rename_keys",
+    "swap_vae",
+    "to_diffusers",
+]
+
+logging.disable_progress_bar()  # bars of loading and saving would fill a notebook's outputs
+transformers.utils.logging.disable_progress_bar()
+
+
+def to_diffusers(vae: ConvVAE, sample_size: int = 64) -> AutoencoderKL:
+    """The same network as a diffusers AutoencoderKL, with the same weights, dtype, device and scaling factor.
+
+    sample_size: side in pixels of the pictures it was trained on; where tiling is on, larger ones are cut into such tiles.
+    CourseError for what AutoencoderKL does not have: several heads.
+    """
+    config = vae.settings
+    if config.heads != 1:
+        raise CourseError(f"AutoencoderKL attends with one head and this ConvVAE has {config.heads}: use DiffusersVAE.")
+    levels = len(config.channels)
+    with torch.device("meta"):  # the weights are given, not drawn
+        autoencoder = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=config.channels,
+            layers_per_block=config.blocks,
+            latent_channels=config.latent_channels,
+            norm_num_groups=config.groups,
+            sample_size=sample_size,
+            scaling_factor=config.scaling_factor,
+            force_upcast=False,
+            use_quant_conv=config.quant_conv,
+            use_post_quant_conv=config.quant_conv,
+            mid_block_add_attention=config.mid_attention,
+        )
+    return _with_weights(autoencoder, vae, rename(vae.state_dict(), DIFFUSERS, to_ours=False))
+
+
+def from_diffusers(autoencoder: AutoencoderKL) -> ConvVAE:
+    """The same network as the course's ConvVAE, with the same weights, dtype, device and scaling factor.
+
+    CourseError where it is built of parts that a ConvVAE does not have.
+    """
+    config = autoencoder.config
+    wanted = {
+        "in_channels": 3,
+        "out_channels": 3,
+        "act_fn": "silu",
+        "down_block_types": ["DownEncoderBlock2D"] * len(config.block_out_channels),
+        "up_block_types": ["UpDecoderBlock2D"] * len(config.block_out_channels),
+        "use_post_quant_conv": config.use_quant_conv,
+    }
+    for name, value in wanted.items():
+        found = list(config[name]) if isinstance(value, list) else config[name]
+        if found != value:
+            raise CourseError(f"This AutoencoderKL has {name} = {found}; a ConvVAE can only be {value}.")
+    settings = VAEConfig(
+        channels=tuple(config.block_out_channels),
+        latent_channels=config.latent_channels,
+        blocks=config.layers_per_block,
+        groups=config.norm_num_groups,
+        mid_attention=config.mid_block_add_attention,
+        quant_conv=config.use_quant_conv,
+        scaling_factor=config.scaling_factor,
+    )
+    with torch.device("meta"):
+        vae = ConvVAE(settings)
+    return _with_weights(vae, autoencoder, rename_keys(autoencoder.state_dict()))
+
+
+def _with_weights(model: nn.Module, source: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module:
+    """`model` with copies of `weights`, in their dtype and on their device, and in the mode of `source`."""
+    model.load_state_dict({key: value.clone() for key, value in weights.items()}, assign=True)
+    return model.train(source.training)
+
+
+class DiffusersVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
+    """A VAE of our own in the place of a pipeline's AutoencoderKL.
+
+    The arguments are the configuration that `save_pretrained` writes and that pipelines read: they take the factor
+    from len(block_out_channels), and multiply latents by scaling_factor.  `build` makes the network out of it: a ConvVAE
+    here, in a derived class whatever has encode(images) → DiagonalGaussian and decode(latents) → images.
+    Images are (B, 3, H, W) in [-1, 1], latents (B, latent_channels, H/f, W/f).
+    """
+
+    _supports_gradient_checkpointing = True
+
+    @register_to_config
+    def __init__(
+        self,
+        block_out_channels: tuple[int, ...] = (8, 16, 32, 64),
+        latent_channels: int = 4,
+        layers_per_block: int = 1,
+        norm_num_groups: int = 2,
+        attention_heads: int = 1,
+        mid_block_add_attention: bool = True,
+        use_quant_conv: bool = True,
+        sample_size: int = 64,
+        scaling_factor: float = 1.0,
+        shift_factor: float | None = None,
+        force_upcast: bool = False,
+    ):
+        super().__init__()
+        self.network = self.build()
+        self.use_slicing = self.use_tiling = self.gradient_checkpointing = False
+
+    def build(self) -> nn.Module:
+        """The network that `self.config` describes, with fresh weights."""
+        c = self.config
+        return ConvVAE(
+            VAEConfig(
+                channels=tuple(c.block_out_channels),
+                latent_channels=c.latent_channels,
+                blocks=c.layers_per_block,
+                groups=c.norm_num_groups,
+                heads=c.attention_heads,
+                mid_attention=c.mid_block_add_attention,
+                quant_conv=c.use_quant_conv,
+                scaling_factor=c.scaling_factor,
+            )
+        )
+
+    @classmethod
+    def of(cls, vae: ConvVAE, sample_size: int = 64) -> "DiffusersVAE":
+        """The adapter of a ConvVAE with any number of heads; sample_size as in `to_diffusers`."""
+        c = vae.settings
+        with torch.device("meta"):
+            adapter = cls(
+                block_out_channels=c.channels,
+                latent_channels=c.latent_channels,
+                layers_per_block=c.blocks,
+                norm_num_groups=c.groups,
+                attention_heads=c.heads,
+                mid_block_add_attention=c.mid_attention,
+                use_quant_conv=c.quant_conv,
+                sample_size=sample_size,
+                scaling_factor=c.scaling_factor,
+            )
+        return _with_weights(adapter, vae, {f"network.{key}": value for key, value in vae.state_dict().items()})
+
+    @apply_forward_hook
+    def encode(self, x: torch.Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
+        """Images → AutoencoderKLOutput(latent_dist), or a tuple of the distribution alone."""
+        posterior = DiagonalGaussianDistribution(self._sliced(self._encode, x))
+        return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
+
+    @apply_forward_hook
+    def decode(self, z: torch.Tensor, return_dict: bool = True, generator=None) -> DecoderOutput | tuple:
+        """Latents → DecoderOutput(sample), or a tuple of the images alone; `generator` is the pipelines' and not needed."""
+        images = self._sliced(self._decode, z)
+        return DecoderOutput(sample=images) if return_dict else (images,)
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        sample_posterior: bool = False,
+        return_dict: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> DecoderOutput | tuple:
+        """Images → reconstructed images, through the posterior's mode or a draw from it."""
+        posterior = self.encode(sample).latent_dist
+        z = posterior.sample(generator) if sample_posterior else posterior.mode()
+        return self.decode(z, return_dict=return_dict)
+
+    @property
+    def _factor(self) -> int:
+        return 2 ** (len(self.config.block_out_channels) - 1)
+
+    def _encode(self, x: torch.Tensor) -> torch.Tensor:
+        if self.use_tiling and max(x.shape[2:]) > self.config.sample_size:
+            return tiled(self._moments, x, self.config.sample_size, 1 / self._factor)
+        return self._moments(x)
+
+    def _moments(self, x: torch.Tensor) -> torch.Tensor:
+        posterior = self.network.encode(x)
+        return torch.cat([posterior.mean, posterior.logvar], dim=1)  # (B, 2·latent, H/f, W/f)
+
+    def _decode(self, z: torch.Tensor) -> torch.Tensor:
+        side = self.config.sample_size // self._factor
+        if self.use_tiling and max(z.shape[2:]) > side:
+            return tiled(self.network.decode, z, side, self._factor)
+        return self.network.decode(z)
+
+    def _sliced(self, function: Callable, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([function(one) for one in x.split(1)]) if self.use_slicing else function(x)
+
+    def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func: Callable | None = None) -> None:
+        self.gradient_checkpointing = enable
+        self.network.recompute(enable)
+
+
+def swap_vae(pipeline: DiffusionPipeline, vae: nn.Module) -> DiffusionPipeline:
+    """Put `vae` (AutoencoderKL or DiffusersVAE) into a Stable Diffusion pipeline, in place, in its dtype and on its device.
+
+    CourseError where it does not fit; an assignment to pipeline.vae checks and casts nothing.
+    """
+    check_vae(pipeline, vae)
+    vae = vae.to(pipeline.unet.device)
+    if vae.dtype != pipeline.unet.dtype:  # the library warns of every cast, also of one to the same dtype
+        vae = vae.to(pipeline.unet.dtype)
+    pipeline.register_modules(vae=vae)
+    return pipeline
+
+
+def check_vae(pipeline: DiffusionPipeline, vae: nn.Module | None = None) -> None:
+    """CourseError, before any sampling, unless `vae` (default: the pipeline's own) makes latents as its UNet has them."""
+    vae = vae or pipeline.vae
+    if not isinstance(vae, ModelMixin) or "block_out_channels" not in vae.config:
+        raise CourseError(
+            f"A pipeline cannot use a {type(vae).__name__}: to_diffusers or DiffusersVAE make of it what it can use."
+        )
+    wanted, given = pipeline.unet.config.in_channels, vae.config.latent_channels
+    if wanted not in (given, 2 * given + 1):  # an inpainting UNet sees latents, masked latents and the mask
+        raise CourseError(
+            f"The UNet works on latents of {wanted} channels and this VAE has {given}: one of them has to be trained anew."
+        )
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    if factor != pipeline.vae_scale_factor:
+        raise CourseError(
+            f"The pipeline counts on latents {pipeline.vae_scale_factor} times smaller than pictures, and this VAE makes "
+            f"them {factor} times smaller: take one with {pipeline.vae_scale_factor.bit_length()} block_out_channels."
+        )
