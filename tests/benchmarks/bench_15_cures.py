@@ -1,0 +1,102 @@
+"""Another VAE in the tiny Stable Diffusion: what the naive swap does, and each of the three cures.  About 25 minutes.
+
+Every training has one core to itself.  The VAE and what the cures trained come with the course as checkpoints.
+"""
+
+from functools import partial
+
+import torch
+
+from helpers.budget import budget, published_dir, seed_everything
+from helpers.checkpoints import load_shipped, load_weights, read_tensors, save_model
+from helpers.conv_vae import ConvVAE, to_signed, to_unit
+from helpers.cures import decoder_loss, distillation_loss, speaks_like
+from helpers.diffusers_bridge import from_diffusers, swap_vae, to_diffusers
+from helpers.diffusion import train_on_latents
+from helpers.dog_judge import DogJudge, adherence
+from helpers.drawn_dogs import load_drawn_dogs
+from helpers.image_metrics import psnr, reconstruct
+from helpers.results import describe_device, save_result
+from helpers.text_to_image import SEEN, draw_prompts, load_seen, train_vae
+from helpers.tiny_sd import load_tiny_sd, sample
+from helpers.training import fit
+from tests.benchmarks.common import side_by_side, take_shared
+
+DOGS, PROMPTS = budget(quick=96, cpu=9600, gpu=9600), budget(quick=8, cpu=200, gpu=200)
+VAE_MINUTES, CURE_MINUTES, UNET_MINUTES = budget(quick=(0.02,) * 3, cpu=(6.0, 6.0, 14.0), gpu=(3.0, 3.0, 7.0))
+MINE, SEED = "drawn_dogs_vae", 1  # tiny-sd's own VAE has seed 0
+LOSSES = {"decoder": decoder_loss, "distilled": distillation_loss}
+
+
+def stored(name: str) -> ConvVAE:
+    """A VAE that this benchmark has saved."""
+    path = published_dir("checkpoints") / f"{name}.safetensors"
+    model = ConvVAE(**read_tensors(path)[1]["config"])
+    load_weights(model, path)
+    return model.eval()
+
+
+def tiny_sd():
+    """The pipeline of bench_14."""
+    return load_tiny_sd(published_dir("checkpoints") / "tiny-sd")
+
+
+def judged(pipeline) -> dict:
+    """The shares of the pipeline's pictures that show what was asked for."""
+    prompts = draw_prompts(SEEN, PROMPTS)
+    judge = load_shipped(DogJudge, "dog_judge")
+    return {"shares": adherence(judge, sample(pipeline, prompts, seed=1), prompts), "on": describe_device()}
+
+
+@torch.no_grad()
+def read_old_latents(vae: ConvVAE) -> float:
+    """PSNR of held-out drawings written by the pipeline's own encoder and read by the decoder of `vae`."""
+    dogs, old = load_drawn_dogs(96, 64, "test"), from_diffusers(tiny_sd().vae)
+    z = old.encode(to_signed(dogs.pixels())).mode()
+    return psnr(to_unit(vae.decode(z)).clamp(0, 1), dogs.pixels()).mean().item()
+
+
+def train(cure: str) -> dict:
+    """Train one cure, save it, and judge its pictures."""
+    dogs, mine, pipeline = load_seen(DOGS), stored(MINE), tiny_sd()
+    run = f"bench_15_cures-{cure}"
+    if cure == "new UNet":
+        found = train_on_latents(mine, dogs, SEED, run, minutes=UNET_MINUTES)
+        folder = published_dir("checkpoints") / "cure_unet"
+        for part in ("unet", "text_encoder"):
+            getattr(found, part).half().save_pretrained(folder / part)
+            getattr(found, part).float()
+        return {"minutes": UNET_MINUTES, "psnr": None} | judged(found)
+    old = from_diffusers(pipeline.vae)
+    seed_everything(SEED)
+    loss = partial(LOSSES[cure], old=old)
+    fit(speaks_like(mine, old), loss, dogs, minutes=CURE_MINUTES, batch_size=8, lr=2e-3, ema=0.99, seed=SEED, run=run)
+    save_model(f"cure_{cure}", mine, half=True)
+    cured = stored(f"cure_{cure}")
+    found = judged(swap_vae(pipeline, to_diffusers(cured)))
+    return {"minutes": CURE_MINUTES, "psnr": read_old_latents(cured)} | found
+
+
+def prepare(_) -> dict:
+    """Train and save the other VAE; what the pipeline draws with its own VAE, and naively with this one."""
+    dogs, validation = load_seen(DOGS, seed=SEED), load_drawn_dogs(96, 64, "validation")
+    save_model(MINE, train_vae(dogs, validation, SEED, "bench_15_cures-mine", minutes=VAE_MINUTES), half=True)
+    mine, rows = stored(MINE), {}
+    rows["its own VAE"] = {"minutes": 0, "psnr": read_old_latents(from_diffusers(tiny_sd().vae))} | judged(tiny_sd())
+    swapped = swap_vae(tiny_sd(), to_diffusers(mine))
+    rows["another VAE, naively"] = {"minutes": 0, "psnr": read_old_latents(mine)} | judged(swapped)
+    test = load_drawn_dogs(96, 64, "test")
+    return {"rows": rows, "psnr of mine": psnr(reconstruct(mine, test), test.pixels()).mean().item()}
+
+
+def main() -> None:
+    (found,) = side_by_side(prepare, [None])
+    cures = ("new UNet", "decoder", "distilled")
+    rows = found["rows"] | dict(zip(cures, side_by_side(train, list(cures)), strict=True))
+    (on,) = take_shared(rows.values(), "on")
+    values = {"on": on, "prompts": PROMPTS, "psnr of mine": found["psnr of mine"], "rows": rows}
+    save_result("cures", values, seeds=[SEED], data="drawn dogs, embedded")
+
+
+if __name__ == "__main__":
+    main()
