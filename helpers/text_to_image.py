@@ -43,7 +43,9 @@ NEVER_SEEN = (  # combinations that are left out of training; each of their word
     ("black", "floppy", "sand"),
     ("golden", "floppy", "night"),
 )
-WATCHED = [caption(*combination) for combination in (*COMBINATIONS[::8], *NEVER_SEEN[:2])]
+WATCHED = [  # one of each coat, and two that training does not see
+    caption(*combination) for combination in (*(COMBINATIONS[8 * coat + 3 * coat % 8] for coat in range(6)), *NEVER_SEEN[:2])
+]
 SEEN = tuple(combination for combination in COMBINATIONS if combination not in NEVER_SEEN)
 
 

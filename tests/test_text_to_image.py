@@ -43,6 +43,7 @@ def test_prompts_go_round_the_combinations():
 
 def test_watched_prompts_show_each_coat_and_something_new():
     assert {text.split()[1] for text in WATCHED} == set(FACTORS["coat"])
+    assert len({text.split()[4] for text in WATCHED}) == 2 and len({text.split(" ears ")[1] for text in WATCHED}) == 4
     assert any(caption(*combination) in WATCHED for combination in NEVER_SEEN)
 
 
