@@ -35,6 +35,18 @@ logging.disable_progress_bar()  # bars of loading and saving would fill a notebo
 transformers.utils.logging.disable_progress_bar()
 
 
+FIELDS = {  # VAEConfig's: what diffusers calls them in a configuration
+    "channels": "block_out_channels",
+    "latent_channels": "latent_channels",
+    "blocks": "layers_per_block",
+    "groups": "norm_num_groups",
+    "mid_attention": "mid_block_add_attention",
+    "quant_conv": "use_quant_conv",
+    "scaling_factor": "scaling_factor",
+}
+ADAPTED = FIELDS | {"heads": "attention_heads"}  # AutoencoderKL has one head
+
+
 def to_diffusers(vae: ConvVAE, sample_size: int = 64) -> AutoencoderKL:
     """The same network as a diffusers AutoencoderKL, with the same weights, dtype, device and scaling factor.
 
@@ -49,16 +61,10 @@ def to_diffusers(vae: ConvVAE, sample_size: int = 64) -> AutoencoderKL:
         autoencoder = AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * levels,
             up_block_types=("UpDecoderBlock2D",) * levels,
-            block_out_channels=config.channels,
-            layers_per_block=config.blocks,
-            latent_channels=config.latent_channels,
-            norm_num_groups=config.groups,
             sample_size=sample_size,
-            scaling_factor=config.scaling_factor,
             force_upcast=False,
-            use_quant_conv=config.quant_conv,
             use_post_quant_conv=config.quant_conv,
-            mid_block_add_attention=config.mid_attention,
+            **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
         )
     return _with_weights(autoencoder, vae, rename(vae.state_dict(), DIFFUSERS, to_ours=False))
 
@@ -81,17 +87,8 @@ def from_diffusers(autoencoder: AutoencoderKL) -> ConvVAE:
         found = list(config[name]) if isinstance(value, list) else config[name]
         if found != value:
             raise CourseError(f"This AutoencoderKL has {name} = {found}; a ConvVAE can only be {value}.")
-    settings = VAEConfig(
-        channels=tuple(config.block_out_channels),
-        latent_channels=config.latent_channels,
-        blocks=config.layers_per_block,
-        groups=config.norm_num_groups,
-        mid_attention=config.mid_block_add_attention,
-        quant_conv=config.use_quant_conv,
-        scaling_factor=config.scaling_factor,
-    )
     with torch.device("meta"):
-        vae = ConvVAE(settings)
+        vae = ConvVAE(VAEConfig(**{ours: config[theirs] for ours, theirs in FIELDS.items()}))
     return _with_weights(vae, autoencoder, rename_keys(autoencoder.state_dict()))
 
 
@@ -133,36 +130,14 @@ class DiffusersVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
 
     def build(self) -> nn.Module:
         """The network that `self.config` describes, with fresh weights."""
-        c = self.config
-        return ConvVAE(
-            VAEConfig(
-                channels=tuple(c.block_out_channels),
-                latent_channels=c.latent_channels,
-                blocks=c.layers_per_block,
-                groups=c.norm_num_groups,
-                heads=c.attention_heads,
-                mid_attention=c.mid_block_add_attention,
-                quant_conv=c.use_quant_conv,
-                scaling_factor=c.scaling_factor,
-            )
-        )
+        return ConvVAE(VAEConfig(**{ours: self.config[theirs] for ours, theirs in ADAPTED.items()}))
 
     @classmethod
     def of(cls, vae: ConvVAE, sample_size: int = 64) -> "DiffusersVAE":
         """The adapter of a ConvVAE with any number of heads; sample_size as in `to_diffusers`."""
-        c = vae.settings
         with torch.device("meta"):
-            adapter = cls(
-                block_out_channels=c.channels,
-                latent_channels=c.latent_channels,
-                layers_per_block=c.blocks,
-                norm_num_groups=c.groups,
-                attention_heads=c.heads,
-                mid_block_add_attention=c.mid_attention,
-                use_quant_conv=c.quant_conv,
-                sample_size=sample_size,
-                scaling_factor=c.scaling_factor,
-            )
+            fields = {theirs: getattr(vae.settings, ours) for ours, theirs in ADAPTED.items()}
+            adapter = cls(sample_size=sample_size, **fields)
         return _with_weights(adapter, vae, {f"network.{key}": value for key, value in vae.state_dict().items()})
 
     @apply_forward_hook
