@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -142,6 +143,13 @@ class TestLikeTheLibrarysModels:
         vae.disable_gradient_checkpointing()
         assert not vae.is_gradient_checkpointing and step(vae)[1] == much
 
+    def test_offloading_hooks_are_called_before_encoding_and_decoding(self, vae):
+        """What accelerate's CPU offload stands on: a model is moved to the GPU by the hook, when it is used."""
+        calls = []
+        vae._hf_hook = SimpleNamespace(pre_forward=lambda module: calls.append(module))
+        vae.decode(vae.encode(images()).latent_dist.mode())
+        assert calls == [vae, vae]
+
     def test_slicing_is_exact_and_goes_one_by_one(self, vae, monkeypatch):
         x, whole, seen = images(3), vae(images(3)).sample, []
         decode = vae.network.decode
@@ -263,6 +271,11 @@ class TestSwap:
         assert swap_vae(pipeline, other) is pipeline
         assert pipeline.vae is other and other.dtype == torch.bfloat16
         assert pipeline.config["vae"] == ("helpers.diffusers_bridge", "DiffusersVAE")
+
+    def test_the_new_one_goes_to_the_pipelines_device(self, network):
+        pipeline = pipeline_of(to_diffusers(one_head()))
+        pipeline.unet.to("meta")
+        assert swap_vae(pipeline, DiffusersVAE.of(network)).vae.device.type == "meta"
 
     def test_other_latent_channels_are_refused_before_any_sampling(self):
         pipeline = pipeline_of(to_diffusers(one_head()))
