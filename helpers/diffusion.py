@@ -16,7 +16,6 @@ from helpers.filmstrip import Filmstrip
 from helpers.tiny_sd import (
     STEPS,
     make_pipeline,
-    make_scheduler,
     make_text_encoder,
     make_tokenizer,
     make_unet,
@@ -95,12 +94,12 @@ def train_on_latents(
 
     seed_everything(seed)
     resolution = dogs.images.shape[2]
-    tokenizer, scheduler = make_tokenizer(dogs.captions), make_scheduler()
+    tokenizer = make_tokenizer(dogs.captions)
     text_encoder = make_text_encoder(tokenizer)
     unet = make_unet(text_encoder.config.hidden_size, vae.settings.latent_channels, resolution // vae.settings.factor)
-    pipeline = make_pipeline(to_diffusers(vae, resolution), text_encoder, tokenizer, unet, scheduler)
+    pipeline = make_pipeline(to_diffusers(vae, resolution), text_encoder, tokenizer, unet)
     latents = encode_dogs(vae, dogs, tokenizer)
-    loss = functools.partial(noise_loss, latents=latents, kept=scheduler.alphas_cumprod)
+    loss = functools.partial(noise_loss, latents=latents, kept=pipeline.scheduler.alphas_cumprod)
     settings = {"batch_size": 32, "lr": 2e-3, "ema": 0.999, "seed": seed, "run": run}
     watcher = watch and (lambda _, row: watch(pipeline, row))
     fit(TextToImage(unet, text_encoder), loss, latents.as_set(dogs.source), watch=watcher, **settings, **length)

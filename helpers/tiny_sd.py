@@ -125,7 +125,7 @@ def make_scheduler():
     )
 
 
-def make_pipeline(vae, text_encoder, tokenizer, unet, scheduler=None):
+def make_pipeline(vae, text_encoder, tokenizer, unet):
     """The library's StableDiffusionPipeline of our parts; vae: a diffusers AutoencoderKL or DiffusersVAE."""
     from helpers.diffusers_bridge import StableDiffusionPipeline
 
@@ -134,7 +134,7 @@ def make_pipeline(vae, text_encoder, tokenizer, unet, scheduler=None):
         text_encoder=text_encoder.eval(),
         tokenizer=tokenizer,
         unet=unet.eval(),
-        scheduler=scheduler or make_scheduler(),
+        scheduler=make_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

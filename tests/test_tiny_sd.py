@@ -105,6 +105,7 @@ def test_a_picture_depends_on_its_prompt_seed_and_place_alone():
     assert not torch.allclose(sample(pipeline, PROMPTS, steps=2, seed=1), two)
     same = sample(pipeline, PROMPTS[:1] * 2, steps=2)
     assert not torch.allclose(same[0], same[1])
+    assert not torch.allclose(same[1:], sample(pipeline, PROMPTS[:1], steps=2, seed=1))  # seeds share no noise
 
 
 def test_a_missing_pipeline_is_named(tmp_path):
