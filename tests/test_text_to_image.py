@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from helpers.checkpoints import load_shipped
+from helpers.conv_vae import ConvVAE, VAEConfig
 from helpers.dog_judge import COMBINATIONS, FACTORS, DogJudge
 from helpers.drawn_dogs import caption, load_drawn_dogs
 from helpers.text_to_image import NEVER_SEEN, SEEN, WATCHED, draw_prompts, load_seen, main, measure, train_vae
@@ -79,6 +80,24 @@ def test_measure_asks_for_both_kinds(monkeypatch):
     found = measure(None, Sees())
     assert found["seen"] == {"coat": 1, "ears": 1, "ground": 1, "all three": 1}
     assert found["never seen"] == {"coat": 1, "ears": 0, "ground": 1, "all three": 0}
+
+
+def test_the_parts_share_the_minutes(monkeypatch):
+    asked = []
+
+    def train_vae(*_, minutes):
+        asked.append(minutes)
+        return ConvVAE(VAEConfig.course(4))
+
+    def stop(*_, minutes):
+        asked.append(minutes)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("helpers.text_to_image.train_vae", train_vae)
+    monkeypatch.setattr("helpers.text_to_image.train_on_latents", stop)
+    with pytest.raises(SystemExit, match="stopped; the same command goes on"):
+        main(["--minutes", "10", "--dogs", "96"])
+    assert len(asked) == 2 and min(asked) > 1 and sum(asked) == pytest.approx(10)
 
 
 @pytest.mark.slow
