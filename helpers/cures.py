@@ -3,6 +3,7 @@
 «old» is the VAE that the UNet was trained with, «model» the one that is to take its place.
 """
 
+import copy
 from dataclasses import replace
 
 import torch
@@ -16,7 +17,7 @@ from helpers.losses import calibrated_gaussian_nll
 def decoder_loss(model: ConvVAE, batch: Batch, generator: torch.Generator, old: ConvVAE) -> dict[str, torch.Tensor]:
     """Cure 1: the decoder learns to read the old latents; nats per image.  Only the decoder gets a gradient.
 
-    So was Stable Diffusion's «ft-MSE» decoder made: its encoder stayed as it was, and its UNet never noticed.
+    So was Stable Diffusion's «ft-MSE» VAE made: its encoder stayed as it was, and its UNet never noticed.
     """
     with torch.no_grad():
         z = old.encode(to_signed(batch.images)).sample(generator)
@@ -38,7 +39,20 @@ def distillation_loss(
     return {"loss": nll + weight * apart, "nll": nll, "apart": apart}
 
 
+def with_encoder(model: ConvVAE, old: ConvVAE) -> ConvVAE:
+    """`model` with a copy of the old encoder and the old scaling factor, in place: what cure 1 begins with."""
+    model.encoder, model.to_moments = copy.deepcopy(old.encoder), copy.deepcopy(old.to_moments)
+    return speaks_like(model, old)
+
+
 def speaks_like(model: ConvVAE, old: ConvVAE) -> ConvVAE:
     """`model` with the old scaling factor, in place: whoever takes over a latent space takes over its scale."""
     model.settings = replace(model.settings, scaling_factor=old.settings.scaling_factor)
     return model
+
+
+def linear_map(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The matrix M (d, e) and the offset c (e,) for which a @ M + c, a: (N, d), comes nearest to b (N, e): least squares."""
+    ones = torch.ones(len(a), 1)  # on the CPU, where every least-squares driver is
+    solution = torch.linalg.lstsq(torch.cat([a.cpu(), ones], dim=1), b.cpu()).solution.to(b.device)  # (d + 1, e)
+    return solution[:-1], solution[-1]

@@ -52,13 +52,18 @@ class Latents:
 
 
 @torch.no_grad()
+def encode_images(vae: ConvVAE, images: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
+    """The posteriors of all images, mean and std (N, C, h, w), times the VAE's scaling factor."""
+    on, scale = next(vae.parameters()).device, vae.settings.scaling_factor
+    posteriors = [vae.encode(to_signed(images[i : i + 100].pixels(on))) for i in range(0, len(images), 100)]
+    return tuple(scale * torch.cat([getattr(p, name) for p in posteriors]) for name in ("mean", "std"))
+
+
 def encode_dogs(vae: ConvVAE, dogs: DrawnDogs, tokenizer) -> Latents:
-    """The posteriors of all dogs, times the VAE's scaling factor, and their captions as tokens."""
-    on = next(vae.parameters()).device
-    posteriors = [vae.encode(to_signed(dogs[i : i + 100].pixels(on))) for i in range(0, len(dogs), 100)]
-    scale = vae.settings.scaling_factor
-    prompts, empty = (tokenize(tokenizer, texts).to(on) for texts in (list(dogs.captions), [""]))
-    return Latents(*(scale * torch.cat([getattr(p, name) for p in posteriors]) for name in ("mean", "std")), prompts, empty)
+    """The scaled posteriors of all dogs, and their captions as tokens."""
+    mean, std = encode_images(vae, dogs)
+    prompts, empty = (tokenize(tokenizer, texts).to(mean.device) for texts in (list(dogs.captions), [""]))
+    return Latents(mean, std, prompts, empty)
 
 
 def diffuse(latents: torch.Tensor, noise: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:

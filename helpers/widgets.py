@@ -3,13 +3,20 @@
 They run on ipywidgets 7.7 (Colab) and 8.  Where nobody can move a slider (COURSE_STATIC=1) only the picture is drawn.
 """
 
+from collections.abc import Collection
+
 import matplotlib.pyplot as plt
 import torch
-from ipywidgets import FloatSlider, IntSlider, interact
+from ipywidgets import Dropdown, FloatSlider, IntSlider, interact
 
 from helpers.budget import is_static
 from helpers.conv_vae import to_signed, to_unit
+from helpers.dog_judge import COMBINATIONS
+from helpers.drawn_dogs import COATS, EARS, GROUNDS, caption
 from helpers.plots import draw_images, draw_latent_map, image_rows, show
+from helpers.tiny_sd import sample
+
+FRAME = "#D55E00"
 
 
 @torch.no_grad()
@@ -107,4 +114,39 @@ def channel_editor(model, image: torch.Tensor) -> None:
         draw, channel=IntSlider(0, min=0, max=channels - 1),
         amount=FloatSlider(2.0, min=-4, max=4, step=0.25, continuous_update=False), everywhere=True,
         row=IntSlider(0, min=0, max=image.shape[2] // f - 1), column=IntSlider(0, min=0, max=image.shape[3] // f - 1),
+    )  # fmt: skip
+
+
+def draw_all_prompts(pipeline, framed: Collection[tuple[str, str, str]], seed: int = 0, steps: int = 20) -> plt.Figure:
+    """One picture of each of the 48 prompts: a row per coat, a column per ears and ground; those in `framed` in a frame."""
+    pictures = sample(pipeline, [caption(*combination) for combination in COMBINATIONS], steps=steps, seed=seed)
+    columns = [f"{ears}\n{ground}" for ears in EARS for ground in GROUNDS]
+    fig, axes = plt.subplots(len(COATS), len(columns), figsize=(8.6, 6.9))
+    for ax, picture, combination in zip(axes.flat, pictures, COMBINATIONS, strict=True):
+        ax.imshow(picture.movedim(0, 2).numpy(), interpolation="nearest")
+        ax.set(xticks=[], yticks=[])
+        for side in ax.spines.values():
+            side.set(visible=combination in framed, edgecolor=FRAME, linewidth=4)
+    for ax, name in zip(axes[0], columns, strict=True):
+        ax.set_title(name, fontsize=10)
+    for ax, coat in zip(axes[:, 0], COATS, strict=True):
+        ax.set_ylabel(coat)
+    return fig
+
+
+def prompt_gallery(pipeline, framed: Collection[tuple[str, str, str]] = (), steps: int = 20) -> None:
+    """All 48 prompts, those in `framed` in a frame; then choose the words and the seed of six pictures."""
+    alt = f"48 drawn dogs: six coats, one under another, with two kinds of ears on four grounds; {len(framed)} are framed."
+    show(draw_all_prompts(pipeline, framed, steps=steps), alt)
+    if is_static():
+        return
+
+    def draw(coat: str, ears: str, ground: str, seed: int) -> None:
+        prompt = caption(coat, ears, ground)
+        pictures = sample(pipeline, [prompt] * 6, seed=seed)
+        show(image_rows({f"{prompt}, seed {seed}": pictures}, size=1.3), f"Six drawn dogs for: {prompt}.")
+
+    interact(
+        draw, coat=Dropdown(options=COATS), ears=Dropdown(options=EARS), ground=Dropdown(options=GROUNDS),
+        seed=IntSlider(0, min=0, max=20, continuous_update=False),
     )  # fmt: skip

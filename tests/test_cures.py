@@ -7,7 +7,7 @@ import torch
 
 from helpers.budget import generator_for
 from helpers.conv_vae import ConvVAE, VAEConfig, to_signed, to_unit
-from helpers.cures import decoder_loss, distillation_loss, speaks_like
+from helpers.cures import decoder_loss, distillation_loss, linear_map, speaks_like, with_encoder
 from helpers.data import Batch
 from helpers.drawn_dogs import load_drawn_dogs
 from helpers.losses import calibrated_gaussian_nll
@@ -67,6 +67,23 @@ def test_apart_is_in_units_of_the_old_variance():
 def test_the_old_scale_is_taken_over():
     model = network(1)
     assert speaks_like(model, network(2, scale=0.7)) is model and model.settings.scaling_factor == 0.7
+
+
+def test_cure_one_begins_with_a_copy_of_the_old_encoder():
+    model, old, x = network(1), network(2, scale=0.7), to_signed(DOGS.pixels())
+    begun = with_encoder(model, old)
+    assert begun is model and model.settings.scaling_factor == 0.7
+    torch.testing.assert_close(model.encode(x).mean, old.encode(x).mean, rtol=0, atol=0)
+    assert not {w.data_ptr() for w in model.parameters()} & {w.data_ptr() for w in old.parameters()}
+    assert torch.equal(model.decoder.conv_in.weight, network(1).decoder.conv_in.weight)
+
+
+def test_the_linear_map_finds_a_linear_relation_and_its_offset():
+    a = torch.randn(50, 3, generator=generator_for("a"))
+    matrix, offset = torch.randn(3, 2, generator=generator_for("m")), torch.tensor([5.0, -3.0])
+    found = linear_map(a, a @ matrix + offset)
+    torch.testing.assert_close(found[0], matrix, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[1], offset, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -21,7 +21,8 @@ from PIL import Image
 
 from helpers import plots, widgets
 from helpers.conv_vae import ConvVAE, VAEConfig
-from helpers.drawn_dogs import load_drawn_dogs
+from helpers.dog_judge import COMBINATIONS, combination_numbers
+from helpers.drawn_dogs import COATS, caption, load_drawn_dogs
 from helpers.history import History
 from helpers.mlp import MLPVAE
 from tests.conftest import ROOT
@@ -214,11 +215,29 @@ def edit() -> None:
     widgets.channel_editor(small_conv_vae(), picture())
 
 
-@pytest.mark.parametrize("explorer", [explore, slide, edit])
+def prompted(monkeypatch) -> list[list[str]]:
+    """A gallery of pictures that are as grey as their prompt's number and the seed say; what was asked for."""
+    asked = []
+
+    def sample(pipeline, prompts, steps=20, seed=0):
+        asked.append(list(prompts))
+        grey = combination_numbers(prompts).float() / 100 + seed / 200
+        return grey.view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+
+    monkeypatch.setattr(widgets, "sample", sample)
+    return asked
+
+
+def choose(monkeypatch) -> None:
+    prompted(monkeypatch)
+    widgets.prompt_gallery(None, [COMBINATIONS[9]])
+
+
+@pytest.mark.parametrize("explorer", [explore, slide, edit, choose])
 def test_where_nobody_can_move_a_slider_the_picture_alone_is_drawn(live, monkeypatch, explorer):
     shown, made = live
     monkeypatch.setenv("COURSE_STATIC", "1")
-    explorer()
+    explorer(monkeypatch) if explorer is choose else explorer()
     assert len(shown) == 1 and made == []
 
 
@@ -238,6 +257,33 @@ def test_moving_the_cross_redraws(live, monkeypatch):
     assert len(set(shown)) == 3 and "(1.5, 0.8)" in shown[-1][1]
     again = render(widgets.draw_latent_point(model(), *codes(), *(child.value for child in made[0].children[:2])))
     assert again == shown[-1][0]
+
+
+def test_the_gallery_shows_each_prompt_in_its_place_and_frames_what_is_asked(monkeypatch):
+    prompted(monkeypatch)
+    fig = widgets.draw_all_prompts(None, [COMBINATIONS[9], COMBINATIONS[47]])
+    assert len(fig.axes) == 48 and "floppy\ngrass" == fig.axes[0].get_title() and fig.axes[8].get_ylabel() == COATS[1]
+    shown = [float(np.asarray(ax.images[0].get_array()).mean()) for ax in fig.axes]
+    assert shown == pytest.approx([number / 100 for number in range(48)])
+    framed = [number for number, ax in enumerate(fig.axes) if ax.spines["top"].get_visible()]
+    assert framed == [9, 47]
+    for number, (coat, ears, ground) in enumerate(COMBINATIONS):
+        assert fig.axes[number // 8 * 8].get_ylabel() == coat and fig.axes[number % 8].get_title() == f"{ears}\n{ground}"
+    render(fig)
+
+
+def test_choosing_words_draws_their_prompt(live, monkeypatch):
+    shown, made = live
+    asked = prompted(monkeypatch)
+    monkeypatch.delenv("COURSE_STATIC", raising=False)
+    widgets.prompt_gallery(None)
+    assert "0 are framed" in shown[0][1] and asked[-1] == [caption(*COMBINATIONS[0])] * 6
+    for name, value in zip(("coat", "ears", "ground"), COMBINATIONS[47], strict=True):
+        move(made[0], name, value)
+    assert asked[-1] == [caption(*COMBINATIONS[47])] * 6 and caption(*COMBINATIONS[47]) in shown[-1][1]
+    before = shown[-1][0]
+    move(made[0], "seed", 3)
+    assert shown[-1][0] != before
 
 
 def test_moving_along_the_line_redraws(live, monkeypatch):

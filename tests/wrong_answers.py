@@ -3,7 +3,7 @@
 WRONG = {"exercise": [("code that defines the stub's name", "piece of the expected sentence"), ...]}
 """
 
-from tests import wrong_answers_diffusers, wrong_answers_dogs
+from tests import wrong_answers_diffusers, wrong_answers_dogs, wrong_answers_text_to_image
 
 WRONG: dict[str, list[tuple[str, str]]] = {
     # --- notebook 01
@@ -148,3 +148,4 @@ WRONG: dict[str, list[tuple[str, str]]] = {
 
 WRONG |= wrong_answers_dogs.WRONG  # notebook 05
 WRONG |= wrong_answers_diffusers.WRONG  # notebook 06
+WRONG |= wrong_answers_text_to_image.WRONG  # notebook 07

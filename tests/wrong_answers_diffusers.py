@@ -97,4 +97,13 @@ WRONG: dict[str, list[tuple[str, str]]] = {
             "Outside the overlap",
         ),
     ],
+    "my_cure": [
+        ("def my_cure(old, mine): return copy.deepcopy(mine)", "no better than before"),
+        ("def my_cure(old, mine): return old", "the pipeline's own decoder"),
+        ("def my_cure(old, mine): return None", "Return the cured VAE"),
+        (
+            "def my_cure(old, mine):\n    with torch.no_grad():\n        mine.from_latent.weight.mul_(0.9)\n    return mine",
+            "You changed `mine` itself",
+        ),
+    ],
 }

@@ -82,6 +82,31 @@ def dog_rows(values) -> list[list[str]]:
     return rows
 
 
+def percents(shares: dict) -> str:
+    """Coat, ears and ground of a benchmark's shares, mean ± sd in percent."""
+    rows = {name: {key: 100 * shares[name][key] for key in ("mean", "sd")} for name in ("coat", "ears", "ground")}
+    return ", ".join(f"{name} {spread(row, '{:.1f}')} %" for name, row in rows.items())
+
+
+def tiny_sd_rows(values) -> list[list[str]]:
+    """The rows of notebooks 06 and 07: pictures that show what their prompt asked for."""
+    rows = []
+    if found := values("tiny_sd"):
+        seen, new = (percents(found["shares"][kind]) for kind in ("seen", "never seen"))
+        what = f"tiny Stable Diffusion, {found['minutes']:g} minutes on {found['on']}: pictures that show the prompt's word"
+        rows.append([what, f"**{seen}**", f"{new} (combinations never seen)", "tiny_sd"])
+        took = found["sampling"]
+        what = f"tiny Stable Diffusion: {took['pictures']} pictures in 20 steps on {took['on']}"
+        rows.append([what, f"**{took['median']:.1f} s**", "", "tiny_sd"])
+    if found := values("cures"):
+        right = {name: f"{100 * row['shares']['all three']:.1f} %" for name, row in found["rows"].items()}
+        naive, own = (right.pop(name) for name in ("another VAE, naively", "its own VAE"))
+        cured = ", ".join(f"{share} ({name})" for name, share in right.items())
+        what = "another VAE in its pipeline, cured: pictures that show all of the prompt"
+        rows.append([what, f"**{cured}**", f"{naive} (not cured), {own} (its own VAE)", "cures"])
+    return [[*row, f"[{name}](data/results/{name}.json)"] for *row, name in rows]
+
+
 def results(root: Path) -> str:
     """The headline results, each from the file in data/results that its benchmark wrote."""
     rows = []
@@ -113,7 +138,7 @@ def results(root: Path) -> str:
         for size, row in found["mse per pixel"].items():
             ours, pca = spread(row["autoencoder"], "{:.4f}"), f"{row['pca']:.4f} (PCA)"
             add(f"autoencoder, {size} numbers: held-out squared error per pixel", ours, pca, "autoencoder_vs_pca")
-    rows += dog_rows(values)
+    rows += dog_rows(values) + tiny_sd_rows(values)
     tables = [table(["Measured (mean ± sd of three seeds)", "Result", "Beside it", "File"], rows)]
     if found := values("importance"):  # two likelihoods with different floors: never in one column
         lines = [["−ELBO"] + [spread(row["negative elbo"]) for row in found.values()]]
