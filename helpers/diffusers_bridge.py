@@ -198,8 +198,8 @@ def swap_vae(pipeline: DiffusionPipeline, vae: nn.Module) -> DiffusionPipeline:
     """
     check_vae(pipeline, vae)
     vae = vae.to(pipeline.unet.device)
-    if vae.dtype != pipeline.unet.dtype:  # the library warns of every cast, also of one to the same dtype
-        vae = vae.to(pipeline.unet.dtype)
+    if vae.dtype != pipeline.unet.dtype:
+        nn.Module.to(vae, pipeline.unet.dtype)  # the library's own `to` warns of every cast
     pipeline.register_modules(vae=vae)
     return pipeline
 

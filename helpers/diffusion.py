@@ -26,7 +26,7 @@ from helpers.training import fit
 
 
 class TextToImage(nn.Module):
-    """The two networks that are trained together: (noisy latents, steps, prompts) → the noise in the latents."""
+    """The two networks that are trained together: (noisy latents, steps, prompts) → their velocity."""
 
     def __init__(self, unet: nn.Module, text_encoder: nn.Module):
         super().__init__()
@@ -72,10 +72,26 @@ def diffuse(latents: torch.Tensor, noise: torch.Tensor, kept: torch.Tensor) -> t
     return kept.sqrt() * latents + (1 - kept).sqrt() * noise
 
 
-def noise_loss(
+def velocity(latents: torch.Tensor, noise: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """√kept · noise - √(1 - kept) · latents: what the UNet predicts, as that of Stable Diffusion 2 does; kept (B,).
+
+    Noise alone is nearly given where there is nothing but noise, and so teaches nothing there; the latents alone are nearly
+    given where there is no noise.  This is worth predicting at every step.  Salimans & Ho 2022, appendix D.
+    """
+    kept = kept.view(-1, 1, 1, 1)
+    return kept.sqrt() * noise - (1 - kept).sqrt() * latents
+
+
+def separate(noisy: torch.Tensor, v: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(latents, noise) that give these noisy latents and this velocity; kept (B,)."""
+    kept = kept.view(-1, 1, 1, 1)
+    return kept.sqrt() * noisy - (1 - kept).sqrt() * v, (1 - kept).sqrt() * noisy + kept.sqrt() * v
+
+
+def velocity_loss(
     model: TextToImage, batch: Batch, generator: torch.Generator, latents: Latents, kept: torch.Tensor, drop: float = 0.1
 ) -> dict[str, torch.Tensor]:
-    """The mean squared error of the predicted noise, per image.  Ho, Jain & Abbeel 2020, algorithm 1.
+    """The mean squared error of the predicted velocity, per image.  Ho, Jain & Abbeel 2020, algorithm 1, for velocities.
 
     batch.labels: positions in `latents`; kept (STEPS,): `alphas_cumprod`.  A share `drop` of the prompts is emptied, so
     that the model also learns to draw without one: classifier-free guidance needs both (Ho & Salimans 2021).
@@ -87,8 +103,9 @@ def noise_loss(
     steps = draw(torch.rand, (count,), generator, device=on).mul(STEPS).long()  # 0 … STEPS - 1
     dropped = draw(torch.rand, (count, 1), generator, device=on) < drop
     prompts = torch.where(dropped, latents.empty, latents.prompts[index])  # (B, T)
-    predicted = model(diffuse(z, noise, kept.to(on)[steps]), steps, prompts)
-    return {"loss": (predicted.float() - noise).square().flatten(1).mean(1)}
+    left = kept.to(on)[steps]
+    predicted = model(diffuse(z, noise, left), steps, prompts)
+    return {"loss": (predicted.float() - velocity(z, noise, left)).square().flatten(1).mean(1)}
 
 
 def train_on_latents(
@@ -104,7 +121,7 @@ def train_on_latents(
     unet = make_unet(text_encoder.config.hidden_size, vae.settings.latent_channels, resolution // vae.settings.factor)
     pipeline = make_pipeline(to_diffusers(vae, resolution), text_encoder, tokenizer, unet)
     latents = encode_dogs(vae, dogs, tokenizer)
-    loss = functools.partial(noise_loss, latents=latents, kept=pipeline.scheduler.alphas_cumprod)
+    loss = functools.partial(velocity_loss, latents=latents, kept=pipeline.scheduler.alphas_cumprod)
     settings = {"batch_size": 32, "lr": 2e-3, "ema": 0.999, "seed": seed, "run": run}
     watcher = watch and (lambda _, row: watch(pipeline, row))
     fit(TextToImage(unet, text_encoder), loss, latents.as_set(dogs.source), watch=watcher, **settings, **length)

@@ -89,20 +89,20 @@ def make_text_encoder(tokenizer, width: int = 96):
 def make_unet(
     text_width: int = 96, latent_channels: int = 4, sample_size: int = 16, channels: tuple[int, ...] = (48, 80, 128)
 ):
-    """A UNet2DConditionModel: noisy latents (B, latent_channels, h, w), steps (B,), words (B, T, width) → their noise.
+    """A UNet2DConditionModel: noisy latents (B, latent_channels, h, w), steps (B,), words (B, T, width) → their velocity.
 
-    It attends, to words and to other places, on all levels but the first, where attention costs most.
+    It attends, to words and to other places, on all levels: without attention on the first one, small things such as
+    ears do not listen.
     """
     from diffusers import UNet2DConditionModel
 
-    below = len(channels) - 1
     return UNet2DConditionModel(
         sample_size=sample_size,
         in_channels=latent_channels,
         out_channels=latent_channels,
         block_out_channels=channels,
-        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * below,
-        up_block_types=("CrossAttnUpBlock2D",) * below + ("UpBlock2D",),
+        down_block_types=("CrossAttnDownBlock2D",) * len(channels),
+        up_block_types=("CrossAttnUpBlock2D",) * len(channels),
         layers_per_block=1,
         cross_attention_dim=text_width,
         attention_head_dim=4,  # the number of heads, despite its name
@@ -111,7 +111,7 @@ def make_unet(
 
 
 def make_scheduler():
-    """Stable Diffusion's DDIM: how much noise each step has, and how to take it away again."""
+    """Stable Diffusion 2's DDIM: how much noise each step has, and how to take it away again."""
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
@@ -119,6 +119,7 @@ def make_scheduler():
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,

@@ -6,7 +6,17 @@ import torch
 from helpers.budget import generator_for
 from helpers.conv_vae import ConvVAE, VAEConfig, to_signed
 from helpers.data import Batch
-from helpers.diffusion import Latents, PromptStrip, TextToImage, diffuse, encode_dogs, noise_loss, train_on_latents
+from helpers.diffusion import (
+    Latents,
+    PromptStrip,
+    TextToImage,
+    diffuse,
+    encode_dogs,
+    separate,
+    train_on_latents,
+    velocity,
+    velocity_loss,
+)
 from helpers.drawn_dogs import load_drawn_dogs
 from helpers.tiny_sd import STEPS, make_scheduler, make_text_encoder, make_tokenizer, make_unet, tokenize
 
@@ -58,9 +68,23 @@ def test_noise_keeps_the_variance():
         assert diffuse(z, noise, torch.tensor([kept])).var().item() == pytest.approx(1, abs=0.02)
 
 
-def test_the_loss_is_the_mean_square_of_the_noise_that_was_missed():
-    loss = noise_loss(Oracle(), batch_of(2000), generator_for(0), latents(), KEPT)["loss"]
-    assert loss.shape == (2000,) and loss.mean().item() == pytest.approx(1, abs=0.02)
+def test_velocity_is_that_of_the_library():
+    scheduler = make_scheduler()
+    z, noise, steps = torch.randn(5, 4, 3, 2), torch.randn(5, 4, 3, 2), torch.tensor([0, 10, 500, 900, 999])
+    torch.testing.assert_close(velocity(z, noise, KEPT[steps]), scheduler.get_velocity(z, noise, steps))
+    assert scheduler.config.prediction_type == "v_prediction"
+
+
+def test_latents_and_noise_are_separated_again():
+    z, noise, kept = torch.randn(3, 4, 3, 2), torch.randn(3, 4, 3, 2), torch.tensor([0.99, 0.5, 0.005])
+    found = separate(diffuse(z, noise, kept), velocity(z, noise, kept), kept)
+    torch.testing.assert_close(found, (z, noise), rtol=1e-4, atol=1e-5)
+
+
+def test_the_loss_is_the_mean_square_of_the_velocity_that_was_missed():
+    """Of unit noise and latents of 3: kept + (1 - kept) · 9, on average over the steps."""
+    loss = velocity_loss(Oracle(), batch_of(4000, 2), generator_for(0), latents(), KEPT)["loss"]
+    assert loss.shape == (4000,) and loss.mean().item() == pytest.approx((KEPT + 9 * (1 - KEPT)).mean().item(), rel=0.02)
 
 
 def test_a_model_that_knows_the_latents_has_no_loss():
@@ -69,14 +93,15 @@ def test_a_model_that_knows_the_latents_has_no_loss():
     class Knows(torch.nn.Module):
         def forward(self, noisy, steps, prompts):
             kept = KEPT[steps].view(-1, 1, 1, 1)
-            return (noisy - kept.sqrt() * 3.0) / (1 - kept).sqrt()
+            noise = (noisy - kept.sqrt() * 3.0) / (1 - kept).sqrt()
+            return kept.sqrt() * noise - (1 - kept).sqrt() * 3.0
 
-    assert noise_loss(Knows(), batch_of(50, 2), generator_for(0), latents(), KEPT)["loss"].max() < 1e-4
+    assert velocity_loss(Knows(), batch_of(50, 2), generator_for(0), latents(), KEPT)["loss"].max() < 1e-4
 
 
 def test_steps_cover_the_whole_range_evenly():
     oracle = Oracle()
-    noise_loss(oracle, batch_of(20_000), generator_for(0), latents(), KEPT)
+    velocity_loss(oracle, batch_of(20_000), generator_for(0), latents(), KEPT)
     steps = oracle.asked[1]
     assert steps.min() == 0 and steps.max() == STEPS - 1
     assert steps.float().mean().item() == pytest.approx((STEPS - 1) / 2, abs=8)
@@ -84,7 +109,7 @@ def test_steps_cover_the_whole_range_evenly():
 
 def test_a_tenth_of_the_prompts_is_emptied():
     oracle = Oracle()
-    noise_loss(oracle, batch_of(5000, 1), generator_for(0), latents(), KEPT)
+    velocity_loss(oracle, batch_of(5000, 1), generator_for(0), latents(), KEPT)
     prompts = oracle.asked[2]
     emptied = (prompts == 0).all(1)
     assert ((prompts == 11).all(1) | emptied).all() and emptied.float().mean().item() == pytest.approx(0.1, abs=0.015)
@@ -97,14 +122,14 @@ def test_latents_are_drawn_from_their_posteriors():
             return torch.zeros_like(noisy)
 
     oracle = Denoises()
-    noise_loss(oracle, batch_of(30_000, 2), generator_for(0), latents(std=0.5), KEPT)
+    velocity_loss(oracle, batch_of(30_000, 2), generator_for(0), latents(std=0.5), KEPT)
     assert oracle.asked.mean().item() == pytest.approx(3, abs=0.05) and oracle.asked.std().item() == pytest.approx(
         0.5, abs=0.05
     )
 
 
 def test_the_noise_follows_the_generator():
-    runs = [noise_loss(Oracle(), batch_of(4), generator_for(seed), latents(), KEPT)["loss"] for seed in (1, 1, 2)]
+    runs = [velocity_loss(Oracle(), batch_of(4), generator_for(seed), latents(), KEPT)["loss"] for seed in (1, 1, 2)]
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
 
 
@@ -125,7 +150,7 @@ def test_both_networks_are_trained(dogs, vae):
     found = encode_dogs(vae, dogs, tokenizer)
     model = TextToImage(make_unet(16, channels=(16, 32)), make_text_encoder(tokenizer, 16))
     batch = Batch(torch.zeros(8, 1, 1, 1), torch.arange(8))
-    noise_loss(model, batch, generator_for(0), found, KEPT)["loss"].mean().backward()
+    velocity_loss(model, batch, generator_for(0), found, KEPT)["loss"].mean().backward()
     without = [name for name, weight in model.named_parameters() if weight.grad is None]
     assert without == [], without
     assert model.text_encoder.get_input_embeddings().weight.grad.abs().sum() > 0
