@@ -31,7 +31,7 @@ from helpers.tiny_sd import sample
 from helpers.training import fit
 
 RESOLUTION, FACTOR = 64, 4
-VAE_SHARE = 0.3  # of the minutes
+VAE_SHARE = 0.25  # of the minutes
 PICTURES = budget(quick=16, cpu=200, gpu=200)  # of each kind, drawn to be judged
 NEVER_SEEN = (  # combinations that are left out of training; each of their words is in it
     ("brown", "floppy", "snow"),

@@ -651,9 +651,9 @@ table_of_shares(shares)
 # %%
 measured = load_result("cures")["values"]
 Markdown(
-    f"{measured['on']}, {measured['prompts']} prompts\n\n| | minutes | coat | ears | ground | all three | old latents read |\n|---|---|---|---|---|---|---|\n"
+    f"{measured['prompts']} prompts\n\n| | minutes | on | coat | ears | ground | all three | old latents read |\n|---|---|---|---|---|---|---|---|\n"
     + "\n".join(
-        f"| {name} | {row['minutes']:g} | " + " | ".join(f"{row['shares'][k]:.1%}" for k in ("coat", "ears", "ground", "all three"))
+        f"| {name} | {row['minutes']:g} | {row['on'].split(' (')[0]} | " + " | ".join(f"{row['shares'][k]:.1%}" for k in ("coat", "ears", "ground", "all three"))
         + (f" | {row['psnr']:.1f} dB |" if row["psnr"] else " | |")
         for name, row in measured["rows"].items()
     )

@@ -53,7 +53,7 @@ from helpers.data import ImageSet, load_dogs
 from helpers.diffusers_bridge import StableDiffusionPipeline, from_diffusers, to_diffusers
 from helpers.diffusion import PromptStrip
 from helpers.dog_judge import DogJudge, adherence
-from helpers.drawn_dogs import load_drawn_dogs
+from helpers.drawn_dogs import POSES, draw_dog, load_drawn_dogs
 from helpers.image_metrics import latent_statistics
 from helpers.results import load_result
 from helpers.text_to_image import NEVER_SEEN, SEEN, draw_prompts, load_seen
@@ -546,10 +546,9 @@ strip, learned = PromptStrip("tiny-sd-notebook", known[:4] + new[:2]), {}
 
 
 def watch(_, row):
-    """After epochs 1, 2, 4, 8 …: pictures for the strip, and how often the judge sees what was asked for."""
+    """After each epoch: how often the judge sees what was asked for; after 1, 2, 4, 8 …: pictures for the strip."""
     strip(mine, row)
-    if row["epoch"].bit_count() == 1:
-        learned[row["epoch"]] = adherence(judge, sample(mine, asked[:48], steps=10), asked[:48])
+    learned[row["epoch"]] = adherence(judge, sample(mine, asked[:48], steps=10), asked[:48])
 
 
 history = fit(
@@ -558,7 +557,7 @@ history = fit(
     ema=0.999, run="tiny-sd-notebook", watch=watch,
 )  # fmt: skip
 print(f"{len(training_dogs):,} dogs ({training_dogs.source}), {len(history.rows)} epochs; loss {history['loss'][0]:.3f} → {history['loss'][-1]:.3f}")
-assert history["loss"][-1] < budget(quick=2.0, cpu=0.3, gpu=0.3), "who predicts nothing at all has a loss of 1"
+assert history["loss"][-1] < budget(quick=2.0, cpu=0.5, gpu=0.5), "who predicts nothing at all has a loss of 1"
 
 # %%
 rows = {f"after epoch {epoch}": pictures for epoch, pictures in strip.frames().items()}
@@ -570,14 +569,34 @@ plots.show(
 fig, ax = plt.subplots(figsize=(5, 2.8))
 for name in ("ground", "coat", "ears"):
     ax.plot(list(learned), [share[name] for share in learned.values()], "o-", label=name)
-ax.set(xscale="log", xlabel="epochs", ylabel="share right", ylim=(0, 1.05))
-ax.set_xticks(list(learned), labels=map(str, learned))
-ax.minorticks_off()
+ax.set(xlabel="epochs", ylabel="share right", ylim=(0, 1.05), xticks=list(learned))
 ax.legend()
 plots.show(fig, "How often the judge sees the ground, the coat and the ears that were asked for, as training goes on.")
 
 # %% [markdown]
-# What covers many latents is learned first. (The judge always sees *some* ears, so they begin at a half.) And how well are the words understood, in the end? `make bench` trained three times, with different seeds; beside it the one that you trained just now:
+# Ground and coat come soon; the ears stay where guessing would leave them (the judge always sees *some* ears, so that is a half), and then they come all at once. Are they only smaller? Change one word of a dog, and nothing else, and look at the *mean* change of the latent:
+
+# %%
+@torch.no_grad()
+def mean_change(name, values, poses):
+    """Squared length of the mean change of the scaled latent when a factor goes from one of two values to the other."""
+    changes = []
+    for pose in poses:
+        for details in range(8):
+            same = {"pose": pose, "mirrored": details % 2 == 1, "details": details, "resolution": 64}
+            pair = torch.stack([draw_dog(**{name: value}, **same) for value in values]).to(device()).float() / 255
+            one, other = vae.settings.scaling_factor * vae.encode(to_signed(pair)).mean
+            changes.append(other - one)
+    return torch.stack(changes).mean(0).square().sum().item()
+
+
+for name, values in {"coat": ("golden", "black"), "ground": ("grass", "snow"), "ears": ("floppy", "pointy")}.items():
+    print(f"{name:6} any pose {mean_change(name, values, POSES):4.0f}, sitting {mean_change(name, values, POSES[1:2]):4.0f}")
+
+# %% [markdown]
+# What «snow» changes, it changes in every picture alike, and the mean of all pictures teaches it. What «pointy» changes depends on where the head is, and the prompt does not say whether the dog sits or lies. Averaged over poses little is left of it. So the network must first learn to see the head in the noise; then the word has something to act on.
+#
+# And how well are the words understood, in the end? `make bench` trained three times, with different seeds; beside it the one that you trained just now:
 
 # %%
 measured = load_result("tiny_sd")["values"]

@@ -1,4 +1,4 @@
-"""Training on latents of a wrong scale: the same VAE and the same number of steps, three spreads.  About 25 minutes.
+"""Training on latents of a wrong scale: the same VAE and the same number of steps, three spreads.  About 50 minutes.
 
 Every training has one core to itself.
 """
