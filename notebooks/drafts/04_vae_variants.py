@@ -1,0 +1,330 @@
+# %% [markdown]
+# # 4 · The family of VAEs
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/REPO/blob/main/notebooks/04_vae_variants.ipynb)
+#
+# | | |
+# |---|---|
+# | **You will build** | six relatives of the VAE of notebook 2, each by changing a line or two; measured alike, with a table «which one when» |
+# | **Minutes** | quick ½ · cpu 12 · gpu not timed yet |
+# | **Hardware** | two CPU cores are enough |
+# | **Download** | MNIST, 11 MB |
+# | **You need to know** | [notebook 2](02_mlp_vae_mnist.ipynb): the VAE, its loss, its latent |
+# | **You will see** | for each variant one figure, and in the end one table |
+
+# %% tags=["setup"]
+import os, pathlib, subprocess, sys  # finds the course, or fetches it; installs nothing
+REPO = os.environ.get("COURSE_REPO", "https://github.com/OWNER/REPO")
+here = pathlib.Path.cwd()
+root = next((p for p in (here, *here.parents) if (p / "helpers").is_dir() and (p / "notebooks").is_dir()), here / "course")
+if not root.exists():
+    if "OWNER/REPO" in REPO:
+        sys.exit("This notebook is away from its course: set COURSE_REPO to the course's git address and run this cell again.")
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPO, str(root)], check=True)
+sys.path.insert(0, str(root))
+import helpers
+assert pathlib.Path(helpers.__file__).is_relative_to(root), "another package named helpers is in the way: restart the kernel"
+helpers.require("1")
+
+# %%
+import time
+from functools import partial
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from IPython.display import Markdown
+from torch import nn
+from torch.func import functional_call
+
+from helpers import plots
+from helpers.budget import budget, device, draw, generator_for, randn_like, seed_everything
+from helpers.checkpoints import load_shipped
+from helpers.data import ImageSet, load_mnist
+from helpers.distributions import DiagonalGaussian
+from helpers.losses import bernoulli_nll, negative_elbo
+from helpers.metrics import DigitJudge, encode_all, importance_nll, judge_images
+from helpers.mlp import Autoencoder, MLPVAE, VAEOutput, mlp
+from helpers.training import fit
+from helpers.variants import HierarchicalVAE, RecurrentVAE, gaussian_kl, hierarchical_loss, hierarchical_nll
+from helpers.vector_quantised import CodePrior, VQVAE, code_loss, vq_loss
+
+# %% [markdown]
+# ## The member you know
+#
+# All that follows changes something in this: `MLPVAE`, 20 latent numbers. Train it once, and let the judge of notebook 1 look at what it draws.
+
+# %% tags=["teaser"]
+train, test = load_mnist("train"), load_mnist("test")
+judge = load_shipped(DigitJudge, "digit_judge").to(device())
+print(train.source)
+SIZE = budget(quick=64, cpu=256, gpu=256)  # of a batch
+
+
+def vae_loss(model, batch, generator):
+    return negative_elbo(model(batch.images, generator), batch.images)
+
+
+def trained(model, loss, epochs=budget(quick=10, cpu=6, gpu=10), lr=budget(quick=5e-3, cpu=1e-2, gpu=1e-2)):
+    """The model, trained, and the seconds it took."""
+    started = time.perf_counter()
+    fit(model, loss, train, epochs=epochs, batch_size=SIZE, lr=lr)
+    return model.eval(), time.perf_counter() - started
+
+
+@torch.no_grad()
+def recognised(images):
+    """The share of pictures (N, 1, 28, 28) in which the judge is sure of a digit."""
+    return (judge_images(judge, images)[0].max(1).values > 0.9).float().mean().item()
+
+
+seed_everything(0)
+vae, seconds = trained(MLPVAE(20, (400,)), vae_loss)
+noise = torch.randn(budget(quick=200, cpu=2000, gpu=2000), 20, generator=generator_for("noise")).to(device())
+with torch.no_grad():
+    drawn = vae.decode(noise).sigmoid()
+plots.show(plots.image_rows({f"drawn by the VAE; {recognised(drawn):.0%} recognised": drawn[:12].cpu()}, size=0.8), "Twelve digits drawn by a VAE.")
+
+# %% [markdown]
+# ## 1 · Ask for a digit: the conditional VAE
+#
+# The VAE draws *some* digit. To ask for one, tell encoder and decoder the label (Sohn, Lee & Yan 2015). Against `MLPVAE`:
+#
+# ```diff
+# - self.encoder = mlp(784, *hidden, 2 * latent)
+# + self.encoder = mlp(784 + classes, *hidden, 2 * latent)
+# - self.decoder = mlp(latent, *reversed(hidden), 784)
+# + self.decoder = mlp(latent + classes, *reversed(hidden), 784)
+# ```
+#
+# What the label says need not be in z any more. **Predict:** what is left in z?
+
+# %%
+class ConditionalVAE(nn.Module):
+    def __init__(self, latent=20, hidden=(400,), classes=10):
+        super().__init__()
+        self.config = {"latent": latent, "hidden": list(hidden), "classes": classes}
+        self.classes = classes
+        self.encoder = mlp(784 + classes, *hidden, 2 * latent)
+        self.decoder = mlp(latent + classes, *reversed(hidden), 784)
+
+    def _with(self, x, labels):
+        return torch.cat([x, F.one_hot(labels, self.classes).to(x.dtype)], dim=1)  # (B, D) → (B, D + classes)
+
+    def encode(self, x, labels):
+        return DiagonalGaussian(*self.encoder(self._with(x.flatten(1), labels)).chunk(2, dim=1))
+
+    def decode(self, z, labels):
+        return self.decoder(self._with(z, labels)).unflatten(1, (1, 28, 28))
+
+    def forward(self, x, labels, generator=None):
+        posterior = self.encode(x, labels)
+        z = posterior.sample(generator)
+        return VAEOutput(self.decode(z, labels), posterior, z)
+
+
+def conditional_loss(model, batch, generator):
+    return negative_elbo(model(batch.images, batch.labels, generator), batch.images)
+
+
+seed_everything(0)
+conditional, seconds = trained(ConditionalVAE(), conditional_loss)
+labels = torch.arange(10, device=device()).repeat(len(noise) // 10)
+with torch.no_grad():
+    drawn = conditional.decode(noise, labels).sigmoid()
+    said = judge_images(judge, drawn)[0].argmax(1)
+print(f"asked for a digit, got it: {(said == labels.cpu()).float().mean():.1%}")
+plots.show(plots.image_rows({"asked for 0 … 9, twice, each row with its own z": torch.cat([conditional.decode(noise[i].expand(10, -1), torch.arange(10, device=device())).sigmoid() for i in range(4)]).detach().cpu()}, columns=10, size=0.8),
+           "Four rows of ten digits: in each row the same style.")  # fmt: skip
+
+# %% [markdown]
+# Each row has one z and ten labels: slant, width and thickness are the row's. So z is left with the **style**, and a style can be moved from one digit to another: encode a seven with its label, decode with another one.
+
+# %%
+with torch.no_grad():
+    some = test[:6].pixels(device())
+    z = conditional.encode(some, test.labels[:6].to(device())).mode()
+    rows = {"written": some.cpu()}
+    for digit in (2, 4, 8):
+        rows[f"the same hand writes {digit}"] = conditional.decode(z, torch.full((6,), digit, device=device())).sigmoid().cpu()
+plots.show(plots.image_rows(rows, size=0.9), "Six digits, and the digits 2, 4 and 8 in the same six hands.")
+
+# %% [markdown]
+# ## 2 · A discriminator instead of the KL: the adversarial autoencoder
+#
+# The KL pulls every single posterior towards N(0, I). What sampling needs is less: that all codes *together* look like N(0, I). So leave the KL out, make the encoder deterministic, and let a discriminator tell codes from draws (Makhzani et al. 2015). It learns to tell, the encoder learns to fool it.
+
+# %%
+class AdversarialAutoencoder(Autoencoder):
+    def __init__(self, latent=20, hidden=(400,)):
+        super().__init__(latent, hidden)
+        self.discriminator = mlp(latent, 128, 128, 1)
+
+
+def adversarial_autoencoder_loss(model, batch, generator, weight=10.0):
+    z = model.encode(batch.images)
+    reconstruction = bernoulli_nll(model.decode(z), batch.images)
+    frozen = {name: weight.detach() for name, weight in model.discriminator.named_parameters()}
+    fooling = F.softplus(-functional_call(model.discriminator, frozen, (z,)).float()).squeeze(1)
+    drawn = randn_like(z, generator)
+    telling = F.softplus(-model.discriminator(drawn).float()) + F.softplus(model.discriminator(z.detach()).float())
+    loss = reconstruction + weight * fooling + telling.squeeze(1)
+    return {"loss": loss, "reconstruction": reconstruction, "fooling": fooling, "telling": telling.squeeze(1)}
+
+
+seed_everything(0)
+adversarial, seconds = trained(AdversarialAutoencoder(), adversarial_autoencoder_loss, lr=2e-3)
+codes = {"VAE": encode_all(vae, test), "adversarial autoencoder": encode_all(adversarial, test)}
+with torch.no_grad():
+    z = vae.encode(test.pixels(device())).sample(generator_for("aggregate", device=device())).cpu()
+    drawn = {"VAE": vae.decode(noise).sigmoid(), "adversarial autoencoder": adversarial.decode(noise).sigmoid()}
+codes["VAE"] = z  # what its decoder is trained on are draws, not means
+for name, code in codes.items():
+    off = torch.cov(code.T) - torch.eye(20)
+    print(f"{name:24} largest mean {code.mean(0).abs().max():.2f}, spreads {code.std(0).min():.2f} to {code.std(0).max():.2f}, "
+          f"largest covariance {(off - off.diag().diag()).abs().max():.2f}; of its own drawings {recognised(drawn[name]):.0%} recognised")  # fmt: skip
+plots.show(plots.image_rows({name: images[:12].cpu() for name, images in drawn.items()}, size=0.8), "Twelve digits drawn by each.")
+
+# %% [markdown]
+# N(0, I) has mean 0, spreads of 1 and no covariance: the line of numbers says how near the codes of all test digits come to that.
+#
+# ## 3 · Two levels: the hierarchical VAE
+#
+# One Gaussian is a poor prior for everything that a digit is. Let a second, higher latent say what the prior of the first should be: z2 ~ N(0, I), z1 ~ p(z1|z2), x ~ p(x|z1). The posterior of z1 then merges two opinions, what the image says and what z2 says, each weighted with its precision (Ladder VAE, Sønderby et al. 2016).
+#
+# ### Exercise 1 · Merge two Gaussians (5 minutes)
+#
+# Multiply N(mean_a, var_a) and N(mean_b, var_b), and normalise. Precisions, 1 / variance, add up.
+
+# %% tags=["later"]
+def merge(mean_a, logvar_a, mean_b, logvar_b):
+    """Four tensors of equal shape → (mean, logvar) of the product of the two densities."""
+    raise NotImplementedError
+
+check.merge(merge)
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# The mean is that of the two means, each with its precision as weight.
+#
+# </details>
+# <details><summary>Solution</summary>
+#
+# ```python
+# def merge(mean_a, logvar_a, mean_b, logvar_b):
+#     pa, pb = torch.exp(-logvar_a), torch.exp(-logvar_b)
+#     return (mean_a * pa + mean_b * pb) / (pa + pb), -torch.log(pa + pb)
+# ```
+#
+# </details>
+#
+# The rival has to be fair: a flat VAE with at least as many parameters. **Predict:** how many nats does the second level gain?
+
+# %%
+seed_everything(0)
+ladder, seconds = trained(HierarchicalVAE((20, 10), (400, 100)), hierarchical_loss, lr=3e-3)
+flat, _ = trained(MLPVAE(30, (480,)), vae_loss, lr=3e-3)
+for name, model in {"two levels": ladder, "flat": flat}.items():
+    print(f"{name:10} {sum(p.numel() for p in model.parameters()):,} parameters")
+
+# %%
+x = test[: budget(quick=100, cpu=1000, gpu=2000)].pixels(device())
+k, generator = budget(quick=20, cpu=100, gpu=200), generator_for("importance", device=device())
+nats = {"two levels": hierarchical_nll(ladder, x, k, generator).mean(), "flat": importance_nll(flat, x, k, generator).mean()}
+print(f"importance-weighted nats, k = {k}:", {name: round(value.item(), 2) for name, value in nats.items()})
+with torch.no_grad():
+    z2 = torch.randn(3, 10, generator=generator_for("upper")).to(device())
+    prior = ladder.prior(z2)
+    rows = {
+        f"z2 number {i}: six draws of z1": ladder.decode(
+            prior.mean[i] + prior.std[i] * torch.randn(6, 20, generator=generator_for("lower", i)).to(device())
+        ).sigmoid().cpu()
+        for i in range(3)
+    }  # fmt: skip
+plots.show(plots.image_rows(rows, size=0.9), "Three rows of six digits: in each row the upper level is the same, and only the lower one is drawn anew.")
+
+# %% [markdown]
+# In a row the upper level stays, and the lower one is drawn anew. What is alike in a row is what the upper level decides.
+#
+# ## 4 · A code of symbols: VQ-VAE
+#
+# What if the latent were not numbers but *words* out of a dictionary? The encoder gives 7×7 vectors; each is replaced by the nearest of 64 entries. There is no KL, and no blur from noise. Three things are needed (van den Oord et al. 2017): «nearest» has no gradient, so it is passed **straight through**; entries follow the **mean** of what chose them; and an entry that nobody chooses **begins anew**.
+#
+# ### Exercise 2 · Straight through (3 minutes)
+#
+# The decoder is to be given `quantised`, and the gradient is to reach `z` unchanged.
+
+# %% tags=["later"]
+def straight_through(z, quantised):
+    """Two tensors of equal shape → the values of `quantised`, with the gradient of `z`."""
+    raise NotImplementedError
+
+check.straight_through(straight_through)
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# `z + (something).detach()`.
+#
+# </details>
+# <details><summary>Solution</summary>
+#
+# ```python
+# def straight_through(z, quantised):
+#     return z + (quantised - z).detach()
+# ```
+#
+# </details>
+
+# %%
+seed_everything(0)
+symbols, seconds = trained(VQVAE(), vq_loss, epochs=budget(quick=10, cpu=4, gpu=10), lr=3e-3)
+with torch.no_grad():
+    used = symbols.encode(x)
+    share = torch.bincount(used.flatten(), minlength=64) / used.numel()
+    perplexity = torch.exp(-(share * share.clamp_min(1e-12).log()).sum())
+    rows = {"digits": x[:12].cpu(), "through 7×7 symbols of 64": symbols.decode(used[:12]).sigmoid().cpu()}
+    rows["symbols drawn at random"] = symbols.decode(torch.randint(64, (12, 7, 7), generator=generator_for("symbols")).to(device())).sigmoid().cpu()
+print(f"{(share > 0).sum()} of 64 entries are used, as many as {perplexity:.0f} used equally often")
+plots.show(plots.image_rows(rows, size=0.8), "Twelve digits; the same through a VQ-VAE; and what its decoder makes of random symbols: no digits.")
+
+# %% [markdown]
+# Rebuilt well, and symbols at random are nothing: there is no prior yet. A second network learns to *write*: it predicts each symbol from those before it, as a language model does with words.
+
+# %%
+with torch.no_grad():
+    written = torch.cat([symbols.encode(train[i : i + 2000].pixels(device())) for i in range(0, len(train), 2000)]).flatten(1)
+numbered = ImageSet(torch.zeros(len(written), 1, 1, 1, dtype=torch.uint8), torch.arange(len(written)), train.source)
+seed_everything(0)
+prior = CodePrior()
+history = fit(prior, partial(code_loss, codes=written), numbered, epochs=budget(quick=10, cpu=3, gpu=10), batch_size=SIZE // 2, lr=3e-3)
+drawn = prior.eval().sample(len(noise), 49, generator_for("prior", device=device())).view(-1, 7, 7)
+with torch.no_grad():
+    drawn = symbols.decode(drawn).sigmoid()
+print(f"{history['loss'][-1]:.0f} nats for 49 symbols; guessing would take {49 * torch.tensor(64.0).log():.0f}; {recognised(drawn):.0%} recognised")
+plots.show(plots.image_rows({"drawn through the prior": drawn[:12].cpu()}, size=0.8), "Twelve digits drawn by the prior, symbol by symbol.")
+
+# %% [markdown]
+# ## 5 · Sequences: the recurrent VAE
+#
+# Not everything is a picture. Read a digit as a sequence, 28 rows of 28 numbers, one after another: a GRU reads and gives z, another one writes, row by row, given z and the row before (Fabius & van Amersfoort 2015). There is a trap: who always sees the row before can do without z. So in training half of those rows are hidden (Bowman et al. 2016).
+
+# %%
+seed_everything(0)
+recurrent, seconds = trained(RecurrentVAE(), vae_loss, epochs=budget(quick=6, cpu=4, gpu=8), lr=3e-3)
+with torch.no_grad():
+    some = test[:8].pixels(device())
+    half = some[:, :, :14]
+    z = recurrent.encode(half).mode()
+    ends = recurrent.encode(test[[0, 1]].pixels(device())).mode()
+    share = torch.linspace(0, 1, 8, device=device())[:, None]
+    rows = {
+        "digits": some.cpu(),
+        "begun with the upper half, and written on": recurrent.decode(z, start=half).sigmoid().cpu(),
+        "from one sequence to another": recurrent.decode((1 - share) * ends[0] + share * ends[1]).sigmoid().cpu(),
+    }
+plots.show(plots.image_rows(rows, size=0.9), "Eight digits; the same completed from their upper halves, row by row; and a walk between two sequences.")
+
+# %% [markdown]
+# (To come: β-VAE on drawn dogs with the mutual information gap; exercises 3 to 5; the closing table; questions 15 to 17.)
