@@ -127,7 +127,7 @@ def precision_weighted(a: DiagonalGaussian, b: DiagonalGaussian) -> DiagonalGaus
     return DiagonalGaussian((a.mean * pa + b.mean * pb) / (pa + pb), -torch.log(pa + pb))
 
 
-def gaussian_kl(q: DiagonalGaussian, p: DiagonalGaussian) -> torch.Tensor:
+def kl_between(q: DiagonalGaussian, p: DiagonalGaussian) -> torch.Tensor:
     """KL(q ‖ p) of two diagonal Gaussians in nats per image, (B,)."""
     apart = (q.mean - p.mean).square() / p.logvar.exp()
     return 0.5 * (p.logvar - q.logvar + (q.logvar - p.logvar).exp() + apart - 1).float().flatten(1).sum(1)
@@ -139,7 +139,7 @@ def hierarchical_loss(
     """The negative ELBO of both levels, nats per image: reconstruction + KL of the upper + KL of the lower level."""
     out = model(batch.images, generator)
     reconstruction = bernoulli_nll(out.decoded, batch.images)
-    upper, lower = (gaussian_kl(q, p) for q, p in zip(out.posteriors, out.priors, strict=True))
+    upper, lower = (kl_between(q, p) for q, p in zip(out.posteriors, out.priors, strict=True))
     return {"loss": reconstruction + upper + lower, "reconstruction": reconstruction, "upper": upper, "lower": lower}
 
 

@@ -46,7 +46,7 @@ from helpers.losses import bernoulli_nll, negative_elbo
 from helpers.metrics import DigitJudge, encode_all, importance_nll, judge_images
 from helpers.mlp import Autoencoder, MLPVAE, VAEOutput, mlp
 from helpers.training import fit
-from helpers.variants import HierarchicalVAE, RecurrentVAE, gaussian_kl, hierarchical_loss, hierarchical_nll
+from helpers.variants import HierarchicalVAE, RecurrentVAE, kl_between, hierarchical_loss, hierarchical_nll
 from helpers.vector_quantised import CodePrior, VQVAE, code_loss, vq_loss
 
 # %% [markdown]
