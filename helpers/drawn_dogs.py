@@ -39,16 +39,22 @@ class DrawnDogs(ImageSet):
         return replace(super().__getitem__(index), captions=captions, factors=factors)
 
 
-def load_drawn_dogs(count: int = 4000, resolution: int = 64, split: str = "train", seed: int = 0) -> DrawnDogs:
+def load_drawn_dogs(
+    count: int = 4000, resolution: int = 64, split: str = "train", seed: int = 0, pose: str | None = None
+) -> DrawnDogs:
     """`count` drawn dogs; dog i depends on (split, seed, i) alone and is the same at every resolution from 16 on.
 
     Dogs 0 to 47, 48 to 95, … each show all 48 combinations of coat, ears and ground once.  split: "train",
-    "validation" or "test", which share no dog.  Raises CourseError for what cannot be drawn.
+    "validation" or "test", which share no dog.  pose: the same dogs, but all standing, sitting or lying.  Raises
+    CourseError for what cannot be drawn.
     """
     _check_name("split", split, SPLITS)
     _check_number("count", count, 1, kind=int)
     _check_number("resolution", resolution, 16, kind=int)
     dogs = [_random_dog(split, seed, i) for i in range(count)]
+    if pose is not None:
+        _check_name("pose", pose, POSES)
+        dogs = [dog._replace(pose=pose) for dog in dogs]
     images = torch.empty(count, 3, resolution, resolution, dtype=torch.uint8)
     for i, dog in enumerate(dogs):
         images[i] = _image(dog, resolution)

@@ -183,6 +183,20 @@ def test_every_factor_shows(name):
 
 
 @pytest.mark.parametrize("pose", POSES)
+def test_all_dogs_can_have_one_pose_and_keep_all_else(pose):
+    mixed, same = load_drawn_dogs(48, 16), load_drawn_dogs(48, 16, pose=pose)
+    had = mixed.factors["pose"] == POSES.index(pose)
+    assert (same.factors["pose"] == POSES.index(pose)).all() and same.captions == mixed.captions
+    assert all(torch.equal(same.factors[name], mixed.factors[name]) for name in mixed.factors if name != "pose")
+    assert [torch.equal(*pair) for pair in zip(same.images, mixed.images, strict=True)] == had.tolist()
+
+
+def test_a_pose_that_does_not_exist_is_said():
+    with pytest.raises(CourseError, match="pose is 'flying'; it can be standing, sitting, lying"):
+        load_drawn_dogs(2, 16, pose="flying")
+
+
+@pytest.mark.parametrize("pose", POSES)
 def test_size_place_and_side_are_what_they_say(pose):
     here = silhouette(pose=pose, size=0.8)
     assert silhouette(pose=pose, size=0.9).sum() / here.sum() == pytest.approx((0.9 / 0.8) ** 2, rel=0.05)

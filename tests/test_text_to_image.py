@@ -9,7 +9,7 @@ import torch
 from helpers.checkpoints import load_shipped
 from helpers.conv_vae import ConvVAE, VAEConfig
 from helpers.dog_judge import COMBINATIONS, FACTORS, DogJudge
-from helpers.drawn_dogs import caption, load_drawn_dogs
+from helpers.drawn_dogs import POSES, caption, load_drawn_dogs
 from helpers.text_to_image import NEVER_SEEN, SEEN, WATCHED, draw_prompts, load_seen, main, measure, train_vae
 from helpers.tiny_sd import load_tiny_sd, sample
 from tests.conftest import ROOT
@@ -34,6 +34,7 @@ def test_hidden_combinations_are_not_in_the_training_set():
     assert len(dogs) == 80 and not hidden & set(dogs.captions)
     assert len(dogs.images) == len(dogs.captions) == len(dogs.factors["pose"])
     assert set(dogs.captions) == {caption(*combination) for combination in SEEN}
+    assert set(dogs.factors["pose"].tolist()) == {POSES.index("sitting")}
 
 
 def test_prompts_go_round_the_combinations():

@@ -256,7 +256,7 @@ def wrong_ports():
     return ports
 
 
-dogs = load_drawn_dogs(96, 64, "test")
+dogs = load_drawn_dogs(96, 64, "test", pose="sitting")
 some = dogs[:6].pixels(device())
 rows = {"drawings": dogs[:6].pixels()}
 with torch.no_grad():
@@ -275,7 +275,7 @@ plots.show(plots.image_rows(rows, size=1.0), "Six drawn dogs, and what a right a
 LOAD_THE_REAL_ONE = False  # True on Colab: 335 MB from huggingface.co
 if LOAD_THE_REAL_ONE:
     real = from_diffusers(AutoencoderKL.from_pretrained("stabilityai/sd-vae-ft-mse")).to(device()).eval()
-    large = load_drawn_dogs(4, 256, "test").pixels(device())  # at 64 pixels its latent would be 8×8
+    large = load_drawn_dogs(4, 256, "test", pose="sitting").pixels(device())  # at 64 pixels its latent would be 8×8
     with torch.no_grad():
         through = to_unit(real.decode(real.encode(to_signed(large)).mode())).cpu()
     print(f"{sum(p.numel() for p in real.parameters()):,} weights in our class; {psnr(through.clamp(0, 1), large.cpu()).mean():.1f} dB")
@@ -875,7 +875,7 @@ check.my_cure(my_cure)
 #
 # ```python
 # def my_cure(old, mine):
-#     cured, x = copy.deepcopy(mine), to_signed(load_drawn_dogs(96, 64, "train").pixels(device()))
+#     cured, x = copy.deepcopy(mine), to_signed(load_drawn_dogs(96, 64, "train", pose="sitting").pixels(device()))
 #     with torch.no_grad():
 #         theirs, ours = (vae.encode(x).mode().movedim(1, 3).flatten(0, 2) for vae in (old, mine))  # (N·h·w, C)
 #         ones = torch.ones(len(theirs), 1, device=theirs.device)
