@@ -6,9 +6,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.distributions import Independent, Normal, kl_divergence
 
-from helpers.budget import generator_for
+from helpers.budget import device, generator_for
+from helpers.checkpoints import load_shipped
 from helpers.checks import close, exercise, expect_shape, reject
-from helpers.latent_uses import complete_by_iteration
+from helpers.data import load_mnist
+from helpers.latent_uses import complete_by_iteration, few_labels
 from helpers.mlp import MLPVAE
 
 
@@ -91,3 +93,20 @@ def bits(answer: Callable) -> str:
     reject(abs(got - truth * 30) > 1e-2, "That is the sum over all codes; one code's mean is asked for.")
     reject(abs(got - truth) < 1e-3, f"These codes are worth {truth:.3f} bits each, and you say {got:.3f}.")
     return f"{truth:.2f} bits each."
+
+
+@exercise
+def semi_supervised(answer: Callable) -> str:
+    """answer(vae, images (100, 1, 28, 28), labels (100,)) -> a function: images (N, 1, 28, 28) -> labels (N,)."""
+    train, test = load_mnist("train"), load_mnist("test")
+    vae = load_shipped(MLPVAE, "mlp_vae_20d").to(device())
+    chosen = few_labels(train.labels, 100)
+    tell = answer(vae, train[chosen].pixels(), train.labels[chosen])
+    reject(callable(tell), f"Return a function that tells new images apart; you returned a {type(tell).__name__}.")
+    new = test[:2000]
+    said = tell(new.pixels())
+    expect_shape(said, (len(new),), "What it says")
+    right = (torch.as_tensor(said).cpu() == new.labels).float().mean().item()
+    reject(right > 0.2, f"Right in {right:.1%}; guessing would be right in a tenth: do images and labels still belong together?")
+    reject(right >= 0.85, f"Right in {right:.1%} of {len(new)} test images; 85 % is the aim.")
+    return f"right in {right:.1%} of {len(new)} test images, from 100 labels."

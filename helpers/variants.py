@@ -1,7 +1,7 @@
 """The family of VAEs (notebook 04): each class is what changes in `MLPVAE`, each function what changes in its loss.
 
-Images are (B, 1, 28, 28) in [0, 1]; `decode` returns logits, whose sigmoid is the image.  β-VAE is `MLPVAE` with another
-β in `negative_elbo`.
+Images are (B, 1, 28, 28) in [0, 1]; `decode` returns logits, whose sigmoid is the image.  β-VAE is a VAE with another
+β in `negative_elbo`; `DrawingVAE` is the one whose factors are measured.
 """
 
 import math
@@ -16,7 +16,21 @@ from helpers.budget import draw, randn_like
 from helpers.data import Batch
 from helpers.distributions import DiagonalGaussian
 from helpers.losses import bernoulli_nll, negative_elbo
-from helpers.mlp import Autoencoder, VAEOutput, mlp
+from helpers.mlp import MLPVAE, Autoencoder, VAEOutput, mlp
+
+
+class DrawingVAE(MLPVAE):
+    """`MLPVAE` for coloured drawings, (B, 3, 32, 32) in [0, 1]: what β does is measured on dogs, whose factors are known."""
+
+    SHAPE = (3, 32, 32)
+
+    def __init__(self, latent: int = 10, hidden: tuple[int, ...] = (400, 400)):
+        super().__init__(latent, hidden)
+        numbers = math.prod(self.SHAPE)
+        self.encoder, self.decoder = mlp(numbers, *hidden, 2 * latent), mlp(latent, *reversed(hidden), numbers)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return self.decoder(z).unflatten(1, self.SHAPE)  # (B, latent) → (B, 3, 32, 32)
 
 
 class ConditionalVAE(nn.Module):

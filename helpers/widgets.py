@@ -13,10 +13,8 @@ from helpers.budget import is_static
 from helpers.conv_vae import to_signed, to_unit
 from helpers.dog_judge import COMBINATIONS
 from helpers.drawn_dogs import COATS, EARS, GROUNDS, caption
-from helpers.plots import draw_images, draw_latent_map, image_rows, show
+from helpers.plots import LINES, draw_images, draw_latent_map, image_rows, show
 from helpers.tiny_sd import sample
-
-FRAME = "#D55E00"
 
 
 @torch.no_grad()
@@ -126,7 +124,7 @@ def draw_all_prompts(pipeline, framed: Collection[tuple[str, str, str]], seed: i
         ax.imshow(picture.movedim(0, 2).numpy(), interpolation="nearest")
         ax.set(xticks=[], yticks=[])
         for side in ax.spines.values():
-            side.set(visible=combination in framed, edgecolor=FRAME, linewidth=4)
+            side.set(visible=combination in framed, edgecolor=LINES[1], linewidth=4)
     for ax, name in zip(axes[0], columns, strict=True):
         ax.set_title(name, fontsize=10)
     for ax, coat in zip(axes[:, 0], COATS, strict=True):

@@ -12,6 +12,7 @@ from helpers.diffusion import (
     TextToImage,
     diffuse,
     encode_dogs,
+    encode_images,
     separate,
     train_on_latents,
     velocity,
@@ -143,6 +144,14 @@ def test_encoded_dogs_are_scaled_and_keep_their_captions(dogs, vae):
     assert torch.equal(found.empty, tokenize(tokenizer, [""]))
     assert not found.mean.requires_grad
     assert torch.equal(found.as_set("dogs").labels, torch.arange(len(dogs)))
+
+
+def test_more_images_than_one_batch_are_encoded_in_their_order(vae):
+    dogs = load_drawn_dogs(130, 16)
+    mean, std = encode_images(vae, dogs)
+    with torch.no_grad():
+        posterior = vae.encode(to_signed(dogs.pixels()))
+    torch.testing.assert_close((mean, std), (2 * posterior.mean, 2 * posterior.std), rtol=1e-4, atol=1e-5)
 
 
 def test_both_networks_are_trained(dogs, vae):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from sklearn.metrics import mutual_info_score
 from torch import nn
 from torch.distributions import MultivariateNormal
 
@@ -21,6 +22,8 @@ from helpers.metrics import (
     frechet_distance,
     importance_nll,
     judge_images,
+    mutual_information,
+    mutual_information_gap,
     train_judge,
 )
 from helpers.mlp import MLPVAE, Autoencoder
@@ -205,3 +208,29 @@ def test_a_judge_learns_digits_in_four_epochs():
     assert frechet_distance(features, features[torch.randperm(360)]) < 1e-3
     worse = judge_images(judge, test.pixels().flip(2))[1]
     assert frechet_distance(features, worse) > 1
+
+
+def test_mutual_information_is_scikit_learns():
+    values = torch.randint(4, (3000,), generator=generator_for("values"))
+    codes = torch.randn(3000, 3, generator=generator_for("codes")) + values[:, None] * torch.tensor([0.0, 0.5, 3.0])
+    found = mutual_information(codes, values, bins=10)
+    for column, nats in zip(codes.T.numpy(), found, strict=True):
+        edges = np.linspace(column.min(), column.max(), 11)[1:-1]
+        assert nats.item() == pytest.approx(mutual_info_score(values.numpy(), np.digitize(column, edges)), abs=2e-3)
+    assert found[0] < 0.02 and found[1] < found[2]
+
+
+def test_the_gap_is_whole_where_one_number_tells_and_none_where_two_do():
+    coat, ears = (torch.randint(n, (4000,), generator=generator_for("factor", n)) for n in (6, 2))
+    noise = torch.randn(4000, 2, generator=generator_for("noise"))
+    alone = torch.stack([coat.float(), ears.float(), *noise.T], dim=1)
+    gaps = mutual_information_gap(alone, {"coat": coat, "ears": ears})
+    assert gaps["coat"] == pytest.approx(1, abs=0.05) and gaps["ears"] == pytest.approx(1, abs=0.05)
+    twice = torch.stack([coat.float(), 5.0 - coat.float(), ears.float(), noise[:, 0]], dim=1)
+    gaps = mutual_information_gap(twice, {"coat": coat, "ears": ears})
+    assert gaps["coat"] == pytest.approx(0, abs=1e-4) and gaps["ears"] > 0.95
+
+
+def test_a_number_that_never_changes_tells_nothing():
+    values = torch.arange(100) % 4
+    assert mutual_information(torch.ones(100, 1), values).item() == pytest.approx(0, abs=1e-6)

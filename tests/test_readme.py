@@ -37,6 +37,27 @@ def test_a_stale_table_is_seen_and_mended(tmp_path, capsys):
     assert "old" not in new and new.endswith("kept\n") and "01_autoencoder.ipynb" in new
 
 
+def test_the_rows_of_the_tiny_pipeline_say_what_was_measured():
+    def shares(*means):
+        return dict(zip(("coat", "ears", "ground", "all three"), ({"mean": m, "sd": 0.001} for m in means), strict=True))
+
+    def cure(share):
+        return {"shares": {"all three": share}}
+
+    sampling = {"pictures": 16, "median": 3.21, "on": "two cores"}
+    found = {
+        "tiny_sd": {"minutes": 20, "on": "two cores", "sampling": sampling}
+        | {"shares": {"seen": shares(1.0, 0.987, 0.99, 0.97), "never seen": shares(0.9, 0.8, 0.7, 0.6)}},
+        "cures": {"rows": {"its own VAE": cure(0.99), "another VAE, naively": cure(0.02), "cure one": cure(0.96)}},
+    }
+    assert readme.tiny_sd_rows({}.get) == []
+    rows = ["|".join(row) for row in readme.tiny_sd_rows(found.get)]
+    assert "20 minutes on two cores" in rows[0] and "coat 100.0 ± 0.1 %, ears 98.7 ± 0.1 %" in rows[0]
+    assert "ears 80.0 ± 0.1 %, ground 70.0 ± 0.1 % (combinations never seen)" in rows[0]
+    assert "16 pictures" in rows[1] and "3.2 s" in rows[1]
+    assert "96.0 % (cure one)" in rows[2] and "2.0 % (not cured), 99.0 % (its own VAE)" in rows[2]
+
+
 def test_an_unknown_table_is_one_sentence(tmp_path, capsys):
     (tmp_path / "README.md").write_text("<!-- maps:begin -->\n<!-- maps:end -->\n", encoding="utf-8")
     with pytest.raises(SystemExit):

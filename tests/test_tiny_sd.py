@@ -87,6 +87,15 @@ def test_the_unet_keeps_the_shape_of_latents_and_listens_to_words():
     assert out.shape == z.shape and not torch.allclose(out, unet(z, torch.tensor([3, 900]), words + 1).sample)
 
 
+def test_the_unet_listens_at_its_first_level():
+    unet = randomised(make_unet(text_width=16, latent_channels=3, channels=(16, 32)))
+    heard, at = [], torch.tensor([3])
+    unet.down_blocks[0].register_forward_hook(lambda module, given, found: heard.append(found[0]))
+    for words in torch.randn(2, 1, 5, 16):
+        unet(torch.ones(1, 3, 8, 8), at, words)
+    assert not torch.allclose(*heard)
+
+
 def test_the_scheduler_is_stable_diffusions():
     scheduler = make_scheduler()
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, STEPS, dtype=torch.float64) ** 2

@@ -35,6 +35,13 @@ def as_torch(p: DiagonalGaussian) -> Independent:
 # --- conditional ---
 
 
+def test_drawings_come_back_in_their_shape():
+    x = torch.rand(2, 3, 32, 32, generator=generator_for("drawings"))
+    out = variants.DrawingVAE(latent=4, hidden=(8,))(x, generator_for("z"))
+    assert out.decoded.shape == x.shape and out.posterior.mean.shape == (2, 4)
+    assert bernoulli_nll(out.decoded, x).shape == (2,)
+
+
 def test_the_label_reaches_encoder_and_decoder():
     model, x = variants.ConditionalVAE(6, (16,)), images()
     z = torch.randn(5, 6)
@@ -185,6 +192,17 @@ def test_the_prior_draws_what_it_believes():
     found = torch.bincount(2 * drawn[:, 0] + drawn[:, 1], minlength=4) / len(drawn)
     assert believed.sum().item() == pytest.approx(1, abs=1e-5)
     torch.testing.assert_close(found, believed, rtol=0, atol=0.012)
+
+
+def test_the_encoder_is_held_to_the_entries_it_chose():
+    model, given = vector_quantised.VQVAE(codes=4, width=3, hidden=8).eval(), batch()
+    out = model(given.images)
+    apart = (out.z - out.quantised).square().mean((1, 2, 3))
+    parts = vector_quantised.vq_loss(model, given, generator_for("vq"))
+    torch.testing.assert_close(parts["apart"], apart)
+    torch.testing.assert_close(parts["loss"], bernoulli_nll(out.decoded, given.images) + 25 * apart)
+    parts["apart"].sum().backward()
+    assert model.encoder[-1].weight.grad.abs().sum() > 0 and model.decoder[0].weight.grad is None
 
 
 def test_the_loss_of_codes_is_their_cross_entropy():

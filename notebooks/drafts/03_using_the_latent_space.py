@@ -38,6 +38,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
+from helpers import checks_latent_uses as check
 from helpers import plots
 from helpers.budget import budget, device, generator_for, seed_everything
 from helpers.checkpoints import load_shipped

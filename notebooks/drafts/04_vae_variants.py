@@ -37,16 +37,19 @@ from IPython.display import Markdown
 from torch import nn
 from torch.func import functional_call
 
+from helpers import checks_variants as check
 from helpers import plots
 from helpers.budget import budget, device, draw, generator_for, randn_like, seed_everything
 from helpers.checkpoints import load_shipped
 from helpers.data import ImageSet, load_mnist
 from helpers.distributions import DiagonalGaussian
+from helpers.drawn_dogs import load_drawn_dogs
 from helpers.losses import bernoulli_nll, negative_elbo
-from helpers.metrics import DigitJudge, encode_all, importance_nll, judge_images
+from helpers.metrics import DigitJudge, encode_all, importance_nll, judge_images, mutual_information, mutual_information_gap
 from helpers.mlp import Autoencoder, MLPVAE, VAEOutput, mlp
-from helpers.training import fit
-from helpers.variants import HierarchicalVAE, RecurrentVAE, kl_between, hierarchical_loss, hierarchical_nll
+from helpers.results import load_result
+from helpers.training import evaluate, fit
+from helpers.variants import DrawingVAE, HierarchicalVAE, RecurrentVAE, hierarchical_loss, hierarchical_nll
 from helpers.vector_quantised import CodePrior, VQVAE, code_loss, vq_loss
 
 # %% [markdown]
@@ -72,6 +75,14 @@ def trained(model, loss, epochs=budget(quick=10, cpu=6, gpu=10), lr=budget(quick
     return model.eval(), time.perf_counter() - started
 
 
+family = {}  # what the closing table says of each: seconds, and whatever was measured
+
+
+def member(name, model, seconds, **measured):
+    """A row of the closing table."""
+    family[name] = {"parameters": f"{sum(p.numel() for p in model.parameters()):,}", "seconds": f"{seconds:.0f}"} | measured
+
+
 @torch.no_grad()
 def recognised(images):
     """The share of pictures (N, 1, 28, 28) in which the judge is sure of a digit."""
@@ -83,6 +94,8 @@ vae, seconds = trained(MLPVAE(20, (400,)), vae_loss)
 noise = torch.randn(budget(quick=200, cpu=2000, gpu=2000), 20, generator=generator_for("noise")).to(device())
 with torch.no_grad():
     drawn = vae.decode(noise).sigmoid()
+scores = evaluate(vae, vae_loss, test)
+member("VAE", vae, seconds, nats=f"{scores['loss']:.1f} (bound)", rebuilt=f"{scores['reconstruction']:.1f}", recognised=f"{recognised(drawn):.0%}")
 plots.show(plots.image_rows({f"drawn by the VAE; {recognised(drawn):.0%} recognised": drawn[:12].cpu()}, size=0.8), "Twelve digits drawn by a VAE.")
 
 # %% [markdown]
@@ -133,7 +146,11 @@ labels = torch.arange(10, device=device()).repeat(len(noise) // 10)
 with torch.no_grad():
     drawn = conditional.decode(noise, labels).sigmoid()
     said = judge_images(judge, drawn)[0].argmax(1)
-print(f"asked for a digit, got it: {(said == labels.cpu()).float().mean():.1%}")
+got = (said == labels.cpu()).float().mean()
+print(f"asked for a digit, got it: {got:.1%}")
+scores = evaluate(conditional, conditional_loss, test)
+member("conditional", conditional, seconds, nats=f"{scores['loss']:.1f} (bound, given the label)",
+       rebuilt=f"{scores['reconstruction']:.1f}", recognised=f"{recognised(drawn):.0%}; as asked {got:.0%}")  # fmt: skip
 plots.show(plots.image_rows({"asked for 0 … 9, twice, each row with its own z": torch.cat([conditional.decode(noise[i].expand(10, -1), torch.arange(10, device=device())).sigmoid() for i in range(4)]).detach().cpu()}, columns=10, size=0.8),
            "Four rows of ten digits: in each row the same style.")  # fmt: skip
 
@@ -153,6 +170,35 @@ plots.show(plots.image_rows(rows, size=0.9), "Six digits, and the digits 2, 4 an
 # ## 2 · A discriminator instead of the KL: the adversarial autoencoder
 #
 # The KL pulls every single posterior towards N(0, I). What sampling needs is less: that all codes *together* look like N(0, I). So leave the KL out, make the encoder deterministic, and let a discriminator tell codes from draws (Makhzani et al. 2015). It learns to tell, the encoder learns to fool it.
+#
+# ### Exercise 1 · Two players (5 minutes)
+#
+# The discriminator gives a logit: large for «this is a draw from N(0, I)». Its loss, **telling**, is the cross-entropy of draws labelled 1 and codes labelled 0. The encoder's loss, **fooling**, is the cross-entropy of codes labelled 1. (`F.softplus(−l)` is the cross-entropy of label 1, `F.softplus(l)` that of label 0.)
+
+# %% tags=["later"]
+def players(logits_drawn, logits_codes):
+    """(B,) each → (telling, fooling), each (B,)."""
+    raise NotImplementedError
+
+check.players(players)
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# Telling has two terms, fooling one.
+#
+# </details>
+# <details><summary>Solution</summary>
+#
+# ```python
+# def players(logits_drawn, logits_codes):
+#     telling = F.softplus(-logits_drawn) + F.softplus(logits_codes)
+#     return telling, F.softplus(-logits_codes)
+# ```
+#
+# </details>
+#
+# One optimizer can train both, if neither moves the other: what tells is given codes without a gradient, and what fools a discriminator whose weights are fixed.
 
 # %%
 class AdversarialAutoencoder(Autoencoder):
@@ -183,6 +229,9 @@ for name, code in codes.items():
     off = torch.cov(code.T) - torch.eye(20)
     print(f"{name:24} largest mean {code.mean(0).abs().max():.2f}, spreads {code.std(0).min():.2f} to {code.std(0).max():.2f}, "
           f"largest covariance {(off - off.diag().diag()).abs().max():.2f}; of its own drawings {recognised(drawn[name]):.0%} recognised")  # fmt: skip
+scores = evaluate(adversarial, adversarial_autoencoder_loss, test)
+member("adversarial", adversarial, seconds, nats="none", rebuilt=f"{scores['reconstruction']:.1f}",
+       recognised=f"{recognised(drawn['adversarial autoencoder']):.0%}")  # fmt: skip
 plots.show(plots.image_rows({name: images[:12].cpu() for name, images in drawn.items()}, size=0.8), "Twelve digits drawn by each.")
 
 # %% [markdown]
@@ -192,7 +241,7 @@ plots.show(plots.image_rows({name: images[:12].cpu() for name, images in drawn.i
 #
 # One Gaussian is a poor prior for everything that a digit is. Let a second, higher latent say what the prior of the first should be: z2 ~ N(0, I), z1 ~ p(z1|z2), x ~ p(x|z1). The posterior of z1 then merges two opinions, what the image says and what z2 says, each weighted with its precision (Ladder VAE, Sønderby et al. 2016).
 #
-# ### Exercise 1 · Merge two Gaussians (5 minutes)
+# ### Exercise 2 · Merge two Gaussians (5 minutes)
 #
 # Multiply N(mean_a, var_a) and N(mean_b, var_b), and normalise. Precisions, 1 / variance, add up.
 
@@ -232,6 +281,12 @@ for name, model in {"two levels": ladder, "flat": flat}.items():
 x = test[: budget(quick=100, cpu=1000, gpu=2000)].pixels(device())
 k, generator = budget(quick=20, cpu=100, gpu=200), generator_for("importance", device=device())
 nats = {"two levels": hierarchical_nll(ladder, x, k, generator).mean(), "flat": importance_nll(flat, x, k, generator).mean()}
+scores = evaluate(ladder, hierarchical_loss, test)
+with torch.no_grad():
+    upper = ladder.prior(torch.randn(len(noise), 10, generator=generator_for("two levels")).to(device()))
+    drawn = ladder.decode(upper.sample(generator_for("lower level", device=device()))).sigmoid()
+member("hierarchical", ladder, seconds, nats=f"{scores['loss']:.1f} (bound)", rebuilt=f"{scores['reconstruction']:.1f}",
+       recognised=f"{recognised(drawn):.0%}")  # fmt: skip
 print(f"importance-weighted nats, k = {k}:", {name: round(value.item(), 2) for name, value in nats.items()})
 with torch.no_grad():
     z2 = torch.randn(3, 10, generator=generator_for("upper")).to(device())
@@ -251,7 +306,7 @@ plots.show(plots.image_rows(rows, size=0.9), "Three rows of six digits: in each 
 #
 # What if the latent were not numbers but *words* out of a dictionary? The encoder gives 7×7 vectors; each is replaced by the nearest of 64 entries. There is no KL, and no blur from noise. Three things are needed (van den Oord et al. 2017): «nearest» has no gradient, so it is passed **straight through**; entries follow the **mean** of what chose them; and an entry that nobody chooses **begins anew**.
 #
-# ### Exercise 2 · Straight through (3 minutes)
+# ### Exercise 3 · Straight through (3 minutes)
 #
 # The decoder is to be given `quantised`, and the gradient is to reach `z` unchanged.
 
@@ -276,6 +331,33 @@ check.straight_through(straight_through)
 # ```
 #
 # </details>
+#
+# ### Exercise 4 · How many words does it use? (5 minutes)
+#
+# Count how often each of `size` entries occurs in `codes`, and take the exponential of the entropy of those shares: the **perplexity**, the number of entries that would be as varied if all were used equally often.
+
+# %% tags=["later"]
+def perplexity(codes, size):
+    """Numbers of entries (B, h, w), and how many entries there are → one number from 1 to size."""
+    raise NotImplementedError
+
+check.perplexity(perplexity)
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# `torch.bincount(codes.flatten(), minlength=size)`; and `torch.xlogy(p, p)` is p · log p, and 0 for p = 0.
+#
+# </details>
+# <details><summary>Solution</summary>
+#
+# ```python
+# def perplexity(codes, size):
+#     p = torch.bincount(codes.flatten(), minlength=size) / codes.numel()
+#     return torch.exp(-torch.xlogy(p, p).sum())
+# ```
+#
+# </details>
 
 # %%
 seed_everything(0)
@@ -283,10 +365,10 @@ symbols, seconds = trained(VQVAE(), vq_loss, epochs=budget(quick=10, cpu=4, gpu=
 with torch.no_grad():
     used = symbols.encode(x)
     share = torch.bincount(used.flatten(), minlength=64) / used.numel()
-    perplexity = torch.exp(-(share * share.clamp_min(1e-12).log()).sum())
+    alike = torch.exp(-torch.xlogy(share, share).sum())  # exercise 4
     rows = {"digits": x[:12].cpu(), "through 7×7 symbols of 64": symbols.decode(used[:12]).sigmoid().cpu()}
     rows["symbols drawn at random"] = symbols.decode(torch.randint(64, (12, 7, 7), generator=generator_for("symbols")).to(device())).sigmoid().cpu()
-print(f"{(share > 0).sum()} of 64 entries are used, as many as {perplexity:.0f} used equally often")
+print(f"{(share > 0).sum()} of 64 entries are used, as many as {alike:.0f} used equally often")
 plots.show(plots.image_rows(rows, size=0.8), "Twelve digits; the same through a VQ-VAE; and what its decoder makes of random symbols: no digits.")
 
 # %% [markdown]
@@ -303,6 +385,8 @@ drawn = prior.eval().sample(len(noise), 49, generator_for("prior", device=device
 with torch.no_grad():
     drawn = symbols.decode(drawn).sigmoid()
 print(f"{history['loss'][-1]:.0f} nats for 49 symbols; guessing would take {49 * torch.tensor(64.0).log():.0f}; {recognised(drawn):.0%} recognised")
+member("VQ-VAE and prior", symbols, seconds, nats="none", rebuilt=f"{evaluate(symbols, vq_loss, test)['reconstruction']:.1f}",
+       recognised=f"{recognised(drawn):.0%}")  # fmt: skip
 plots.show(plots.image_rows({"drawn through the prior": drawn[:12].cpu()}, size=0.8), "Twelve digits drawn by the prior, symbol by symbol.")
 
 # %% [markdown]
@@ -326,5 +410,153 @@ with torch.no_grad():
     }
 plots.show(plots.image_rows(rows, size=0.9), "Eight digits; the same completed from their upper halves, row by row; and a walk between two sequences.")
 
+# %%
+with torch.no_grad():
+    drawn = recurrent.decode(noise).sigmoid()
+scores = evaluate(recurrent, vae_loss, test)
+member("recurrent", recurrent, seconds, nats=f"{scores['loss']:.1f} (bound; it is told the row before)",
+       rebuilt=f"{scores['reconstruction']:.1f}", recognised=f"{recognised(drawn):.0%}")  # fmt: skip
+plots.show(plots.image_rows({f"written from noise, row by row; {recognised(drawn):.0%} recognised": drawn[:12].cpu()}, size=0.8),
+           "Twelve digits written by the recurrent VAE.")  # fmt: skip
+
 # %% [markdown]
-# (To come: β-VAE on drawn dogs with the mutual information gap; exercises 3 to 5; the closing table; questions 15 to 17.)
+# ## 6 · One number, one meaning? β-VAE
+#
+# Only the loss changes:
+#
+# ```diff
+# - loss = reconstruction + kl
+# + loss = reconstruction + beta * kl
+# ```
+#
+# With β > 1 every nat in the latent is dear, and the hope is that the VAE then gives each *cause* of the pictures a number of its own (Higgins et al. 2017). To check a hope about causes they have to be known. Of handwritten digits nobody knows them; of **drawn dogs** we do: coat, ears, ground, pose, and the side it looks to.
+#
+# How much does number j tell about factor v? Their **mutual information** says it in nats. If one number tells all about a factor, and the next best nothing, the *gap* between the two, divided by the factor's entropy, is 1; if two tell equally much, it is 0. The mean over the factors is the mutual information gap (Chen et al. 2018).
+#
+# ### Exercise 5 · Mutual information (7 minutes)
+#
+# `joint` (a, b) is a table of probabilities that add up to 1. How many nats does knowing the row tell about the column? Σ p(i, j) · log( p(i, j) / (p(i) · p(j)) ); a cell with probability 0 adds nothing.
+
+# %% tags=["later"]
+def information(joint):
+    """(a, b) → the mutual information of row and column in nats, one number."""
+    raise NotImplementedError
+
+check.information(information)
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# `joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)` is what the table would be if the two were independent. `torch.xlogy(0, anything)` is 0.
+#
+# </details>
+# <details><summary>Solution</summary>
+#
+# ```python
+# def information(joint):
+#     independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+#     return torch.xlogy(joint, joint / independent.clamp_min(1e-12)).sum()
+# ```
+#
+# </details>
+#
+# **Predict:** at β = 1, does any single number tell the coat?
+
+# %%
+FACTORS = ("coat", "ears", "ground", "pose", "mirrored")
+dogs, held_out = load_drawn_dogs(budget(quick=96, cpu=4800, gpu=9600), 32), load_drawn_dogs(budget(quick=96, cpu=960, gpu=960), 32, "test")
+known = {name: held_out.factors[name] for name in FACTORS}
+
+
+def beta_loss(model, batch, generator, beta):
+    return negative_elbo(model(batch.images, generator), batch.images, beta=beta)
+
+
+betas, drawers, told = {}, {}, {}
+for beta in (1.0, 8.0):
+    seed_everything(0)
+    drawers[beta] = DrawingVAE()
+    fit(drawers[beta], partial(beta_loss, beta=beta), dogs, epochs=budget(quick=2, cpu=12, gpu=30), batch_size=64, lr=1e-3)
+    codes = encode_all(drawers[beta].eval(), held_out)
+    told[beta] = torch.stack([mutual_information(codes, values) for values in known.values()])  # (factors, latent)
+    gaps = mutual_information_gap(codes, known)
+    print(f"β = {beta:g}: mean gap {sum(gaps.values()) / len(gaps):.3f};", ", ".join(f"{name} {gap:.2f}" for name, gap in gaps.items()))
+fig, axes = plt.subplots(1, 2, figsize=(9, 2.8))
+for ax, (beta, table) in zip(axes, told.items(), strict=True):
+    ax.imshow(table, cmap="viridis", vmin=0, vmax=1.8)
+    ax.set(title=f"β = {beta:g}: nats told", xlabel="latent number", xticks=range(10), yticks=range(len(FACTORS)), yticklabels=FACTORS)
+plots.show(fig, "Two tables: how many nats each of ten latent numbers tells about each of five factors, at two values of β.")
+
+# %%
+for beta, drawer in drawers.items():
+    strongest = told[beta].amax(0).topk(4).indices
+    with torch.no_grad():
+        z = drawer.encode(held_out[:1].pixels(device())).mode().expand(7, -1)
+        rows = {}
+        for j in strongest.tolist():
+            moved = z.clone()
+            moved[:, j] = torch.linspace(-2.5, 2.5, 7)
+            rows[f"β = {beta:g}, number {j}"] = drawer.decode(moved).sigmoid().cpu()
+    plots.show(plots.image_rows(rows, size=0.8), f"A dog with four of its latent numbers moved, one in each row, at β = {beta:g}.")
+
+# %% [markdown]
+# Two trainings of one seed prove nothing. `make bench` trained six values of β with three seeds each:
+
+# %%
+measured = load_result("disentangling")["values"]
+names = ["mean gap", *FACTORS, "reconstruction", "kl"]
+lines = [
+    f"| {beta} | " + " | ".join(f"{row[n]['mean']:.{1 if n in ('reconstruction', 'kl') else 3}f}" for n in names) + " |"
+    for beta, row in measured["rows"].items()
+]
+Markdown("| β | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 1) + "|\n" + "\n".join(lines))
+
+# %% [markdown]
+# ## Which one, when?
+#
+# All on the same digits (β-VAE on dogs, above). «Rebuilt» is the cross-entropy of held-out digits in nats; «nats» the bound on −log p, where there is one.
+
+# %%
+columns = ("parameters", "seconds", "nats", "rebuilt", "recognised")
+lines = [f"| {name} | " + " | ".join(row[c] for c in columns) + " |" for name, row in family.items()]
+Markdown("| | " + " | ".join(columns) + " |\n" + "|---" * (len(columns) + 1) + "|\n" + "\n".join(lines))
+
+# %%
+measured = load_result("family")["values"]
+lines = [
+    f"| {variant} | {figure} | {row['mean']:.3f} ± {row['sd']:.3f} |"
+    for variant, rows in measured.items() if isinstance(rows, dict)
+    for figure, row in rows.items() if not figure.endswith("parameters")
+]  # fmt: skip
+Markdown("| three seeds | | mean ± sd |\n|---|---|---|\n" + "\n".join(lines))
+
+# %% [markdown]
+# Begin with the question, and not with the model:
+#
+# - **Do you have labels, and want to ask for a class?** Conditional VAE (section 1).
+# - **Is the prior your trouble: codes are fine, draws are not?** Adversarial autoencoder (section 2), or fit a density to the codes afterwards, as notebook 1 did.
+# - **Is it the likelihood that counts?** Hierarchical VAE (section 3), if the table says that it gains enough for its second level.
+# - **Does a strong second model follow that writes the latent?** VQ-VAE, if it writes symbols (section 4); a VAE with a small KL, if it is diffusion ([notebook 7](07_tiny_stable_diffusion.ipynb)).
+# - **Are your data sequences?** Recurrent VAE (section 5).
+# - **Do you want to read the latent?** β-VAE (section 6); look at the gap in the table, and at its price.
+# - **None of these?** The VAE of notebook 2.
+#
+# ## Questions people ask
+#
+# **Which variant when: β, conditional, adversarial, hierarchical, vector-quantised, recurrent?** The two tables above have what each gains and costs, measured alike.
+#
+# **Is a VAE only for images?** Section 5 reads and writes sequences of rows, and any sequence of vectors would do as well.
+#
+# **VAE, GAN or diffusion: what is each good at?** The adversarial autoencoder has a GAN's discriminator, but in the latent, where the game is easy. In pixels it sharpens and is hard to keep stable: [notebook 5](05_conv_attention_vae_dogs.ipynb) measures it. Diffusion draws best and slowest: [notebook 7](07_tiny_stable_diffusion.ipynb) counts its seconds.
+#
+# **Where are VAEs used in practice?** Images: Stable Diffusion's first half (Rombach et al. 2022). Audio: a codec with a vector-quantised latent (SoundStream, Zeghidour et al. 2021). Molecules: a search in a smooth latent (Gómez-Bombarelli et al. 2018). Medicine: single-cell gene expression (scVI, Lopez et al. 2018). Recommendation: Liang et al. 2018.
+#
+# ## Recap
+#
+# - Every variant changes a line or two: what encoder and decoder are told, what pulls on the latent, what the latent is made of.
+# - One measure for all shows what each change buys.
+# - A hope such as «one number, one meaning» can be checked only where the causes are known.
+#
+# **To read next:** Sohn, Lee & Yan 2015; Makhzani et al. 2015; Sønderby et al. 2016; van den Oord, Vinyals & Kavukcuoglu 2017; Fabius & van Amersfoort 2015; Higgins et al. 2017; Chen et al. 2018.
+#
+# **Next:** [notebook 5](05_conv_attention_vae_dogs.ipynb): convolutions, attention, and photographs of dogs.

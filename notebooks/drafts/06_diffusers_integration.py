@@ -181,7 +181,7 @@ check.latent_shape(latent_shape)
 #
 # Notebook 5 said: what you wrote *is* Stable Diffusion's autoencoder. If that is so, every one of its weights must have a place in the library's `AutoencoderKL`, and both must compute the same. The table of names is all there is to a conversion:
 
-# %%
+# %% tags=["nbval-check-output"]
 Markdown("| ours | diffusers' `AutoencoderKL` | CompVis', the authors' |\n|---|---|---|\n" + "\n".join(
     f"| `{ours}` | `{theirs}` | `{COMPVIS.get(ours, ours)}` |" for ours, theirs in DIFFUSERS.items()
 ))
@@ -233,7 +233,6 @@ print("and back again, the same weights:", all(
     torch.equal(a, b) for a, b in zip(from_diffusers(converted).state_dict().values(), mine.state_dict().values())
 ))
 
-# %% [markdown]
 # %%
 print("largest difference of the latents and of the pictures:", *(f"{d.abs().max():.1g}" for d in apart))
 
@@ -286,7 +285,7 @@ if LOAD_THE_REAL_ONE:
 #
 # `AutoencoderKL` has one attention head, and always this architecture. Whatever else you built needs an **adapter**: a class of the library's kind around your network. `ModelMixin` brings saving, loading, casting; `ConfigMixin` writes the arguments of `__init__` into a `config.json`; `AutoencoderMixin` the switches for slicing and tiling. This is the smallest one that works:
 
-# %%
+# %% tags=["nbval-check-output"]
 class SmallAdapter(ModelMixin, AutoencoderMixin, ConfigMixin):
     @register_to_config
     def __init__(self, block_out_channels=(16, 32, 64), latent_channels=4, heads=2, scaling_factor=1.0):
@@ -838,6 +837,8 @@ with tempfile.TemporaryDirectory() as folder:
     for file in sorted(pathlib.Path(folder).iterdir()):
         print(f"{file.name:38} {file.stat().st_size / 1000:8.1f} kB")
     loaded = from_diffusers(AutoencoderKL.from_pretrained(folder))
+
+# %% tags=["nbval-check-output"]
 print("loaded again, equal:", all(torch.equal(a.cpu(), b.cpu()) for a, b in zip(loaded.state_dict().values(), mine.state_dict().values())))
 
 # %%

@@ -1,0 +1,111 @@
+"""The variants of the VAE on MNIST, three seeds: what notebook 4 says of each.  About 40 minutes."""
+
+from functools import partial
+
+import torch
+
+from helpers.budget import budget, generator_for, seed_everything
+from helpers.checkpoints import load_shipped
+from helpers.data import ImageSet
+from helpers.metrics import DigitJudge, encode_all, importance_nll, judge_images
+from helpers.mlp import MLPVAE
+from helpers.results import describe_device, save_result
+from helpers.training import fit
+from helpers.variants import (
+    AdversarialAutoencoder,
+    ConditionalVAE,
+    HierarchicalVAE,
+    adversarial_autoencoder_loss,
+    conditional_loss,
+    hierarchical_loss,
+    hierarchical_nll,
+)
+from helpers.vector_quantised import VQVAE, CodePrior, code_loss, vq_loss
+from tests.benchmarks.common import SEEDS, mnist, over_seeds, side_by_side, vae_loss
+
+SAMPLES, DRAWS = budget(quick=100, cpu=2000, gpu=2000), budget(quick=5, cpu=100, gpu=100)
+BATCH = budget(quick=64, cpu=256, gpu=256)
+
+
+def build(model, loss, train, seed: int, epochs: int, lr: float):
+    """A trained model, in `eval`; its gradients are on, whatever they are outside."""
+    seed_everything(seed)
+    network, length = model(), budget(quick=1, cpu=epochs, gpu=epochs)
+    with torch.enable_grad():
+        fit(network, loss, train, epochs=length, batch_size=BATCH, lr=lr, seed=seed)
+    return network.eval()
+
+
+def confident(images: torch.Tensor) -> float:
+    """The share of pictures in which the judge is sure of a digit."""
+    judge = load_shipped(DigitJudge, "digit_judge")
+    return (judge_images(judge, images)[0].max(1).values > 0.9).float().mean().item()
+
+
+@torch.no_grad()
+def conditional(train, test, seed: int) -> dict[str, float]:
+    """The share of asked-for digits that the judge recognises."""
+    model = build(ConditionalVAE, conditional_loss, train, seed, 12, 5e-3)
+    labels, judge = torch.arange(10).repeat(SAMPLES // 10), load_shipped(DigitJudge, "digit_judge")
+    drawn = model.decode(torch.randn(len(labels), 20, generator=generator_for("noise", seed)), labels).sigmoid()
+    return {"asked for, got": (judge_images(judge, drawn)[0].argmax(1) == labels).float().mean().item()}
+
+
+@torch.no_grad()
+def adversarial(train, test, seed: int) -> dict[str, float]:
+    """How far the codes of all test digits are from N(0, I), and the share recognised; beside a VAE."""
+    ours = build(AdversarialAutoencoder, adversarial_autoencoder_loss, train, seed, 12, 2e-3)
+    vae = build(partial(MLPVAE, 20, (400,)), vae_loss, train, seed, 12, 5e-3)
+    codes = {"adversarial": encode_all(ours, test)}
+    codes["VAE"] = vae.encode(test.pixels()).sample(generator_for("aggregate", seed))
+    noise, found = torch.randn(SAMPLES, 20, generator=generator_for("noise", seed)), {}
+    for name, model in {"adversarial": ours, "VAE": vae}.items():
+        off = torch.cov(codes[name].T) - torch.eye(20)
+        found[f"{name}: largest covariance"] = (off - off.diag().diag()).abs().max().item()
+        found[f"{name}: largest mean"] = codes[name].mean(0).abs().max().item()
+        found[f"{name}: recognised"] = confident(model.decode(noise).sigmoid())
+    return found
+
+
+def hierarchical(train, test, seed: int) -> dict[str, float]:
+    """Importance-weighted nats of two levels and of one, with about as many parameters."""
+    ladder = build(partial(HierarchicalVAE, (20, 10), (400, 100)), hierarchical_loss, train, seed, 20, 3e-3)
+    flat = build(partial(MLPVAE, 30, (480,)), vae_loss, train, seed, 20, 3e-3)
+    x, generator = test[:1000].pixels(), generator_for("importance", seed)
+    nats = {"two levels": hierarchical_nll(ladder, x, DRAWS, generator), "flat": importance_nll(flat, x, DRAWS, generator)}
+    sizes = {"two levels": ladder, "flat": flat}
+    return {f"{name}: nats": value.mean().item() for name, value in nats.items()} | {
+        f"{name}: parameters": sum(p.numel() for p in model.parameters()) for name, model in sizes.items()
+    }
+
+
+@torch.no_grad()
+def vector_quantised(train, test, seed: int) -> dict[str, float]:
+    """Use of the codebook, and the share recognised of what the prior draws."""
+    model = build(VQVAE, vq_loss, train, seed, 6, 3e-3)
+    codes = torch.cat([model.encode(train[i : i + 2000].pixels()) for i in range(0, len(train), 2000)]).flatten(1)
+    numbered = ImageSet(torch.zeros(len(codes), 1, 1, 1, dtype=torch.uint8), torch.arange(len(codes)), train.source)
+    prior = build(CodePrior, partial(code_loss, codes=codes), numbered, seed, 6, 3e-3)
+    drawn = prior.sample(SAMPLES, 49, generator_for("prior", seed)).view(-1, 7, 7)
+    used = torch.bincount(model.encode(test.pixels()).flatten(), minlength=64) > 0
+    return {"codebook used": used.float().mean().item(), "recognised": confident(model.decode(drawn).sigmoid())}
+
+
+PARTS = {f.__name__.replace("_", " "): f for f in (conditional, adversarial, hierarchical, vector_quantised)}
+
+
+def measure(job: tuple[str, int]) -> dict[str, float]:
+    """One variant, one seed."""
+    name, seed = job
+    return PARTS[name](*mnist(), seed)
+
+
+def main() -> None:
+    jobs = [(name, seed) for name in PARTS for seed in SEEDS]
+    found = dict(zip(jobs, side_by_side(measure, jobs), strict=True))
+    values = {name: over_seeds([found[name, seed] for seed in SEEDS]) for name in PARTS}
+    save_result("family", values | {"on": describe_device()}, seeds=SEEDS, data=mnist()[0].source)
+
+
+if __name__ == "__main__":
+    main()
