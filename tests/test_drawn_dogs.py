@@ -335,11 +335,11 @@ def test_what_must_be_whole_is_said_in_one_sentence(wrong):
         assert name in str(error.value) and repr(value) in str(error.value) and "whole number" in str(error.value)
 
 
-def test_a_hundred_dogs_take_a_second_of_one_core_at_most():
+def test_three_hundred_dogs_take_two_cores_a_second_at_most():
     load_drawn_dogs(4, 64)
     took = []
-    for _ in range(3):
+    for _ in range(5):
         start = time.process_time()
         load_drawn_dogs(100, 64)
         took.append(time.process_time() - start)
-    assert min(took) < 1  # a quarter of a second on a quiet core, twice that where another process shares it
+    assert min(took) < 2 / 3  # of one core for a hundred; 0.47 to 0.51 s on a slow machine that is otherwise idle
