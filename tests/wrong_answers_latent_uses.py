@@ -13,7 +13,7 @@ def filled(before: str, after: str = "return filled", rounds: str = "rounds") ->
 
 
 def leaning(formula: str, ink: str = "images[:, 0] / images[:, 0].sum((1, 2), keepdim=True)", centred: bool = True) -> str:
-    means = ("(ink * row).sum((1, 2), keepdim=True)", "(ink * column).sum((1, 2), keepdim=True)") if centred else ("14", "14")
+    means = ("(ink * row).sum((1, 2), keepdim=True)", "(ink * column).sum((1, 2), keepdim=True)") if centred else ("13.5", "14")
     return f"""
 def slant(images):
     row, column = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")

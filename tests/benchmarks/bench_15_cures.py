@@ -18,7 +18,7 @@ from helpers.dog_judge import DogJudge, adherence
 from helpers.drawn_dogs import load_drawn_dogs
 from helpers.image_metrics import psnr, reconstruct
 from helpers.results import describe_device, save_result
-from helpers.text_to_image import SEEN, draw_prompts, load_seen, train_vae
+from helpers.text_to_image import POSE, SEEN, draw_prompts, load_seen, train_vae
 from helpers.tiny_sd import load_tiny_sd, sample
 from helpers.training import fit
 from tests.benchmarks.common import side_by_side
@@ -57,7 +57,7 @@ def judged(pipeline) -> dict:
 @torch.no_grad()
 def read_old_latents(vae: ConvVAE) -> float:
     """PSNR of held-out drawings written by the pipeline's own encoder and read by the decoder of `vae`."""
-    dogs, old = load_drawn_dogs(96, 64, "test", pose="sitting"), from_diffusers(tiny_sd().vae)
+    dogs, old = load_drawn_dogs(96, 64, "test", pose=POSE), from_diffusers(tiny_sd().vae)
     z = old.encode(to_signed(dogs.pixels())).mode()
     return psnr(to_unit(vae.decode(z)).clamp(0, 1), dogs.pixels()).mean().item()
 
@@ -86,13 +86,13 @@ def train(cure: str) -> dict:
 
 def prepare() -> dict:
     """Train and save the other VAE; what the pipeline draws with its own VAE, and naively with this one."""
-    dogs, validation = load_seen(DOGS, seed=SEED), load_drawn_dogs(96, 64, "validation", pose="sitting")
+    dogs, validation = load_seen(DOGS, seed=SEED), load_drawn_dogs(96, 64, "validation", pose=POSE)
     save_model(MINE, train_vae(dogs, validation, SEED, "bench_15_cures-mine", minutes=VAE_MINUTES), half=True)
     mine, rows = stored(MINE), {}
     rows["its own VAE"] = {"minutes": 0, "psnr": read_old_latents(from_diffusers(tiny_sd().vae))} | judged(tiny_sd())
     swapped = swap_vae(tiny_sd(), to_diffusers(mine))
     rows["another VAE, naively"] = {"minutes": 0, "psnr": read_old_latents(mine)} | judged(swapped)
-    test = load_drawn_dogs(96, 64, "test", pose="sitting")
+    test = load_drawn_dogs(96, 64, "test", pose=POSE)
     return {"rows": rows, "psnr of mine": psnr(reconstruct(mine, test), test.pixels()).mean().item()}
 
 

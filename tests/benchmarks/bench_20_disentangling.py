@@ -3,23 +3,16 @@
 from functools import partial
 
 from helpers.budget import budget, seed_everything
-from helpers.data import Batch
 from helpers.drawn_dogs import load_drawn_dogs
-from helpers.losses import negative_elbo
 from helpers.metrics import encode_all, mutual_information_gap
 from helpers.results import describe_device, save_result
 from helpers.training import evaluate, fit
 from helpers.variants import DrawingVAE
-from tests.benchmarks.common import SEEDS, over_seeds, side_by_side
+from tests.benchmarks.common import SEEDS, beta_loss, over_seeds, side_by_side, vae_loss
 
 BETAS = budget(quick=(1.0, 8.0), cpu=(1.0, 2.0, 4.0, 8.0, 16.0, 32.0), gpu=(1.0, 2.0, 4.0, 8.0, 16.0, 32.0))
 DOGS, EPOCHS = budget(quick=(96, 1), cpu=(9600, 30), gpu=(9600, 30))
 FACTORS = ("coat", "ears", "ground", "pose", "mirrored")
-
-
-def beta_loss(model, batch: Batch, generator, beta: float):
-    """The VAE loss with the KL `beta` times."""
-    return negative_elbo(model(batch.images, generator), batch.images, beta=beta)
 
 
 def measure(job: tuple[float, int]) -> dict[str, float]:
@@ -31,7 +24,7 @@ def measure(job: tuple[float, int]) -> dict[str, float]:
     fit(model, partial(beta_loss, beta=beta), train, epochs=EPOCHS, batch_size=64, lr=1e-3, seed=seed)
     model.eval()
     gaps = mutual_information_gap(encode_all(model, test), {name: test.factors[name] for name in FACTORS})
-    scores = evaluate(model, partial(beta_loss, beta=1.0), test)
+    scores = evaluate(model, vae_loss, test)
     return gaps | {"mean gap": sum(gaps.values()) / len(gaps)} | {name: scores[name] for name in ("reconstruction", "kl")}
 
 

@@ -2,17 +2,12 @@
 
 from functools import partial
 
-from helpers.losses import negative_elbo
 from helpers.metrics import active_units, encode_all, frechet_distance, judge_images, train_judge
 from helpers.results import save_result
 from helpers.training import evaluate
-from tests.benchmarks.common import SEEDS, decode, mean_sd, mnist, normal_codes, train_vae, vae_loss
+from tests.benchmarks.common import SEEDS, beta_loss, decode, mean_sd, mnist, normal_codes, train_vae, vae_loss
 
 BETAS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0)
-
-
-def beta_loss(model, batch, generator, beta):
-    return negative_elbo(model(batch.images, generator), batch.images, beta=beta)
 
 
 def main() -> None:

@@ -32,8 +32,12 @@ def mnist():
     return load_mnist("train"), load_mnist("test")
 
 
+def beta_loss(model, batch, generator, beta):
+    return negative_elbo(model(batch.images, generator), batch.images, beta=beta)
+
+
 def vae_loss(model, batch, generator):
-    return negative_elbo(model(batch.images, generator), batch.images)
+    return beta_loss(model, batch, generator, beta=1.0)
 
 
 def autoencoder_loss(model, batch, generator):
