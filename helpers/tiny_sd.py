@@ -87,7 +87,7 @@ def make_text_encoder(tokenizer, width: int = 96):
 
 
 def make_unet(
-    text_width: int = 96, latent_channels: int = 4, sample_size: int = 16, channels: tuple[int, ...] = (48, 80, 128)
+    text_width: int = 96, latent_channels: int = 4, sample_size: int = 8, channels: tuple[int, ...] = (48, 80, 128)
 ):
     """A UNet2DConditionModel: noisy latents (B, latent_channels, h, w), steps (B,), words (B, T, width) → their velocity.
 

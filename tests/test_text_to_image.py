@@ -10,7 +10,18 @@ from helpers.checkpoints import load_shipped
 from helpers.conv_vae import ConvVAE, VAEConfig
 from helpers.dog_judge import COMBINATIONS, FACTORS, DogJudge
 from helpers.drawn_dogs import POSES, caption, load_drawn_dogs
-from helpers.text_to_image import NEVER_SEEN, SEEN, WATCHED, draw_prompts, load_seen, main, measure, train_vae
+from helpers.text_to_image import (
+    CHANNELS,
+    FACTOR,
+    NEVER_SEEN,
+    SEEN,
+    WATCHED,
+    draw_prompts,
+    load_seen,
+    main,
+    measure,
+    train_vae,
+)
 from helpers.tiny_sd import load_tiny_sd, sample
 from tests.conftest import ROOT
 
@@ -88,7 +99,7 @@ def test_the_parts_share_the_minutes(monkeypatch):
 
     def train_vae(*_, minutes):
         asked.append(minutes)
-        return ConvVAE(VAEConfig.course(4))
+        return ConvVAE(VAEConfig.course(FACTOR, CHANNELS))
 
     def stop(*_, minutes):
         asked.append(minutes)

@@ -87,7 +87,7 @@ plots.show(plots.image_rows(rows, size=1.3), "Six drawn dogs: " + "; ".join(know
 vae = from_diffusers(pipeline.vae)
 dogs = load_drawn_dogs(96, 64, "test", pose="sitting")
 with torch.no_grad():
-    z = vae.encode(to_signed(dogs.pixels(device()))).mode()  # (96, 4, 16, 16)
+    z = vae.encode(to_signed(dogs.pixels(device()))).mode()  # (96, 8, 8, 8)
     mean, std = z.mean((0, 2, 3), keepdim=True), z.std((0, 2, 3), keepdim=True)
     drawn = mean + std * torch.randn(z[:6].shape, generator=generator_for("no UNet")).to(device())
     rows = {"latents of real drawings, decoded": z[:6], "latents drawn at random, decoded": drawn}
@@ -99,9 +99,9 @@ plots.show(plots.image_rows(rows, size=1.3), "Above, six drawn dogs; below, six 
 #
 # ## 2 · Why in the latent, and not in the pixels?
 #
-# Because a UNet has to be asked again and again, and every question costs. A picture is 3·64·64 = 12,288 numbers, its latent 4·16·16 = 1,024: a twelfth. Let us ask a UNet of the same widths about both.
+# Because a UNet has to be asked again and again, and every question costs. A picture is 3·64·64 = 12,288 numbers, its latent 8·8·8 = 512: a twenty-fourth. Let us ask a UNet of the same widths about both.
 #
-# **Predict:** does a question about pixels take twelve times as long, less, or more?
+# **Predict:** does a question about pixels take twenty-four times as long, less, or more?
 
 # %%
 @torch.no_grad()
@@ -190,10 +190,10 @@ for ax, factor, name in zip(axes, (1.0, vae.settings.scaling_factor), ("as encod
         ax.hist((factor * z[:, channel]).flatten().cpu(), bins=60, range=(-5, 5), histtype="step", density=True, label=f"channel {channel}")
     ax.set(title=f"{name}: spread {(factor * z).std():.2f}", xlabel="latent")
 axes[0].legend(fontsize=8)
-plots.show(fig, "Histograms of the four latent channels, as encoded and after multiplication with the scaling factor.")
+plots.show(fig, "Histograms of the eight latent channels, as encoded and after multiplication with the scaling factor.")
 
 # %% [markdown]
-# The four channels differ in spread, and none is far from 1 once all are multiplied by one number.
+# The channels differ in spread, and none is far from 1 once all are multiplied by one number.
 #
 # ## 5 · The way into the noise
 #
@@ -403,7 +403,7 @@ check.ddim_step(ddim_step)
 def draw_by_hand(prompts, steps=20, guidance=3.0, seed=0):
     """DDIM written out: latents of noise → latents of pictures, and what they looked like on the way."""
     times = torch.arange(steps).flip(0) * (STEPS // steps) + 1  # 951, 901, …, 1
-    z = torch.stack([torch.randn(4, *scaled.shape[2:], generator=torch.Generator().manual_seed(seed + i)) for i in range(len(prompts))])
+    z = torch.stack([torch.randn(scaled.shape[1:], generator=torch.Generator().manual_seed(seed + i)) for i in range(len(prompts))])
     z, seen = z.to(device()), []
     text = pipeline.text_encoder(tokenize(pipeline.tokenizer, [""] * len(prompts) + list(prompts)).to(device()))[0]
     for t in times.tolist():
@@ -539,7 +539,7 @@ seed_everything(0)
 training_dogs = load_seen(budget(quick=96, cpu=9600, gpu=9600))
 tokenizer = make_tokenizer(training_dogs.captions)
 text_encoder = make_text_encoder(tokenizer)
-unet = make_unet(text_encoder.config.hidden_size, sample_size=z.shape[2])
+unet = make_unet(text_encoder.config.hidden_size, *z.shape[1:3])
 mine = make_pipeline(to_diffusers(vae), text_encoder, tokenizer, unet).to(device())
 training_latents = encode_dogs(vae, training_dogs, tokenizer)
 strip, learned = PromptStrip("tiny-sd-notebook", known[:4] + new[:2]), {}
@@ -553,8 +553,8 @@ def watch(_, row):
 
 history = fit(
     TextToImage(unet, text_encoder), partial(velocity_loss, latents=training_latents, kept=kept),
-    training_latents.as_set(training_dogs.source), minutes=budget(quick=0.05, cpu=14, gpu=8), batch_size=32, lr=2e-3,
-    ema=0.999, run="tiny-sd-notebook", watch=watch,
+    training_latents.as_set(training_dogs.source), minutes=budget(quick=0.05, cpu=14, gpu=8), batch_size=32, lr=7e-4,
+    ema=0.995, run="tiny-sd-notebook", watch=watch,
 )  # fmt: skip
 print(f"{len(training_dogs):,} dogs ({training_dogs.source}), {len(history.rows)} epochs; loss {history['loss'][0]:.3f} → {history['loss'][-1]:.3f}")
 assert history["loss"][-1] < budget(quick=2.0, cpu=0.5, gpu=0.5), "who predicts nothing at all has a loss of 1"
