@@ -97,7 +97,9 @@ def test_measure_asks_for_both_kinds(monkeypatch):
 def test_the_parts_share_the_minutes(monkeypatch):
     asked = []
 
-    def train_vae(*_, minutes):
+    def train_vae(dogs, validation, *_, minutes):
+        for each in (dogs, validation):
+            assert set(each.factors["pose"].tolist()) == {POSES.index("sitting")}
         asked.append(minutes)
         return ConvVAE(VAEConfig.course(FACTOR, CHANNELS))
 
