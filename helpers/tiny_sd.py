@@ -66,11 +66,11 @@ def tokenize(tokenizer, texts: list[str]) -> torch.Tensor:
     return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
-def make_text_encoder(tokenizer, width: int = 96):
+def make_text_encoder(tokenizer, width: int = 96, spread: float = 1.0):
     """A CLIPTextModel: prompts (B, T) → (B, T, width); one layer, four heads.
 
-    Its words begin with a spread of 1 and not of CLIP's 0.02: what the layer adds to a word would otherwise be larger than
-    the word, and «floppy» and «pointy» would come out so much alike that ears are learned last, or not at all.
+    spread: of the words' vectors, to begin with.  With CLIP's 0.02, what the layer adds to a word would be larger than the
+    word, and «floppy» and «pointy» would come out so much alike that ears are learned last, or not at all.
     """
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -87,7 +87,7 @@ def make_text_encoder(tokenizer, width: int = 96):
         pad_token_id=tokenizer.pad_token_id,
     )
     encoder = CLIPTextModel(settings)
-    torch.nn.init.normal_(encoder.get_input_embeddings().weight)
+    torch.nn.init.normal_(encoder.get_input_embeddings().weight, std=spread)
     return encoder
 
 
