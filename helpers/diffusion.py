@@ -131,7 +131,7 @@ def train_on_latents(
     pipeline = make_pipeline(to_diffusers(vae, resolution), text_encoder, tokenizer, unet)
     latents = encode_dogs(vae, dogs, tokenizer)
     loss = functools.partial(velocity_loss, latents=latents, kept=pipeline.scheduler.alphas_cumprod)
-    settings = {"batch_size": 32, "lr": 7e-4, "ema": 0.995, "seed": seed, "run": run}
+    settings = {"batch_size": 32, "lr": 2e-3, "ema": 0.995, "seed": seed, "run": run}
     watcher = watch and (lambda _, row: watch(pipeline, row))
     fit(TextToImage(unet, text_encoder), loss, latents.as_set(dogs.source), watch=watcher, **settings, **length)
     return pipeline

@@ -553,7 +553,7 @@ def watch(_, row):
 
 history = fit(
     TextToImage(unet, text_encoder), partial(velocity_loss, latents=training_latents, kept=kept),
-    training_latents.as_set(training_dogs.source), minutes=budget(quick=0.05, cpu=14, gpu=8), batch_size=32, lr=7e-4,
+    training_latents.as_set(training_dogs.source), minutes=budget(quick=0.05, cpu=14, gpu=8), batch_size=32, lr=2e-3,
     ema=0.995, run="tiny-sd-notebook", watch=watch,
 )  # fmt: skip
 print(f"{len(training_dogs):,} dogs ({training_dogs.source}), {len(history.rows)} epochs; loss {history['loss'][0]:.3f} → {history['loss'][-1]:.3f}")
