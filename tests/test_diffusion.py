@@ -165,6 +165,14 @@ def test_both_networks_are_trained(dogs, vae):
     assert model.text_encoder.get_input_embeddings().weight.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("words", [1.0, 0.02])
+def test_training_begins_with_the_spread_of_words_that_was_asked_for(dogs, vae, monkeypatch, words):
+    trained = []
+    monkeypatch.setattr("helpers.diffusion.fit", lambda model, *_, **__: trained.append(model))
+    train_on_latents(vae, dogs, words=words, steps=1)
+    assert trained[0].text_encoder.get_input_embeddings().weight.std().item() == pytest.approx(words, rel=0.05)
+
+
 @pytest.mark.slow
 def test_training_learns_and_its_pictures_are_watched(dogs, vae, tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path))

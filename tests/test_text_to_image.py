@@ -64,7 +64,8 @@ def test_watched_prompts_show_each_coat_and_something_new():
 def test_the_vae_knows_its_scale():
     dogs = load_drawn_dogs(48)
     vae = train_vae(dogs, dogs, steps=8)
-    assert vae.settings.factor == 4 and vae.settings.scaling_factor not in (1.0, 0.18215)
+    assert (vae.settings.factor, vae.settings.latent_channels) == (8, 8)
+    assert vae.settings.scaling_factor not in (1.0, 0.18215)
 
 
 def test_measure_asks_for_both_kinds(monkeypatch):
