@@ -30,7 +30,7 @@ from helpers.results import describe_device
 from helpers.tiny_sd import sample
 from helpers.training import fit
 
-RESOLUTION, FACTOR, CHANNELS = 64, 8, 8  # of the latents: 8×8×8 numbers a picture
+RESOLUTION, FACTOR, CHANNELS = 64, 8, 8  # 64×64 pixels become latents (8, 8, 8)
 POSE = "sitting"  # of all dogs: no caption tells it, and where the head can be anywhere, ears take far longer to learn
 VAE_SHARE = 0.25  # of the minutes
 PICTURES = budget(quick=16, cpu=200, gpu=200)  # of each kind, drawn to be judged
@@ -58,7 +58,7 @@ def load_seen(count: int, split: str = "train", seed: int = 0) -> DrawnDogs:
 
 
 def train_vae(dogs: DrawnDogs, validation: DrawnDogs, seed: int = 0, run: str | None = None, **length) -> ConvVAE:
-    """The autoencoder, f8 with 8 channels, its scaling factor measured; length: minutes=…, steps=… or epochs=…"""
+    """The autoencoder, of FACTOR and CHANNELS, its scaling factor measured; length: minutes=…, steps=… or epochs=…"""
     seed_everything(seed)
     vae = ConvVAE(VAEConfig.course(FACTOR, CHANNELS))
     loss = functools.partial(image_loss, beta=0.1)

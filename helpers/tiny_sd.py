@@ -96,8 +96,7 @@ def make_unet(
 ):
     """A UNet2DConditionModel: noisy latents (B, latent_channels, h, w), steps (B,), words (B, T, width) → their velocity.
 
-    It attends, to words and to other places, on all levels: without attention on the first one, small things such as
-    ears do not listen.
+    It attends, to words and to other places, on all levels.
     """
     from diffusers import UNet2DConditionModel
 
