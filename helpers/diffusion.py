@@ -114,19 +114,19 @@ def train_on_latents(
     seed: int = 0,
     run: str | None = None,
     watch: Callable | None = None,
-    words: float = 1.0,
+    layers: int = 0,
     **length,
 ):
     """Text encoder and UNet, trained on the latents of `dogs`: a StableDiffusionPipeline.
 
-    watch(pipeline, row) is called after each epoch; words: the `spread` of `make_text_encoder`; length: as of `fit`.
+    watch(pipeline, row) is called after each epoch; layers: of the text encoder; length: as of `fit`.
     """
     from helpers.diffusers_bridge import to_diffusers
 
     seed_everything(seed)
     resolution = dogs.images.shape[2]
     tokenizer = make_tokenizer(dogs.captions)
-    text_encoder = make_text_encoder(tokenizer, spread=words)
+    text_encoder = make_text_encoder(tokenizer, layers=layers)
     unet = make_unet(text_encoder.config.hidden_size, vae.settings.latent_channels, resolution // vae.settings.factor)
     pipeline = make_pipeline(to_diffusers(vae, resolution), text_encoder, tokenizer, unet)
     latents = encode_dogs(vae, dogs, tokenizer)

@@ -32,7 +32,7 @@ from helpers.training import fit
 
 RESOLUTION, FACTOR, CHANNELS = 64, 8, 8  # 64×64 pixels become latents (8, 8, 8)
 POSE = "sitting"  # of all dogs: no caption tells it, and where the head can be anywhere, ears take far longer to learn
-VAE_SHARE = 0.25  # of the minutes
+VAE_SHARE = 0.35  # of the minutes
 PICTURES = budget(quick=16, cpu=200, gpu=200)  # of each kind, drawn to be judged
 NEVER_SEEN = (  # combinations that are left out of training; each of their words is in it
     ("brown", "floppy", "snow"),

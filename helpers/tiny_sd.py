@@ -66,11 +66,11 @@ def tokenize(tokenizer, texts: list[str]) -> torch.Tensor:
     return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
 
-def make_text_encoder(tokenizer, width: int = 96, spread: float = 1.0):
-    """A CLIPTextModel: prompts (B, T) → (B, T, width); one layer, four heads.
+def make_text_encoder(tokenizer, width: int = 96, layers: int = 0):
+    """A CLIPTextModel: prompts (B, T) → (B, T, width), for each token its word's vector and its place's; `layers` mix them.
 
-    spread: of the words' vectors, to begin with.  With CLIP's 0.02, what the layer adds to a word would be larger than the
-    word, and «floppy» and «pointy» would come out so much alike that ears are learned last, or not at all.
+    None, because a mixed «pointy» is another vector in each sentence: fresh layers add to «pointy» and «floppy» so much of
+    the same that ears are learned last, and combinations of words that training did not have are drawn less well.
     """
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -79,16 +79,14 @@ def make_text_encoder(tokenizer, width: int = 96, spread: float = 1.0):
         hidden_size=width,
         intermediate_size=4 * width,
         projection_dim=width,
-        num_hidden_layers=1,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         max_position_embeddings=tokenizer.model_max_length,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    encoder = CLIPTextModel(settings)
-    torch.nn.init.normal_(encoder.get_input_embeddings().weight, std=spread)
-    return encoder
+    return CLIPTextModel(settings)
 
 
 def make_unet(

@@ -80,15 +80,16 @@ def test_the_text_encoder_tells_prompts_apart(tokenizer):
     assert words.shape == (2, PROMPT_TOKENS, 16) and not torch.allclose(words[0], words[1])
 
 
-def test_a_fresh_text_encoder_keeps_words_apart(tokenizer):
+def test_layers_blur_words_and_the_default_has_none(tokenizer):
     floppy, pointy = (f"a red dog with {ears} ears on snow" for ears in ("floppy", "pointy"))
     apart = {}
-    for spread in (1.0, 0.02):
+    for name, asked in {"none": {}, "two": {"layers": 2}}.items():
         torch.manual_seed(0)
-        one, other = make_text_encoder(tokenizer, spread=spread).eval()(tokenize(tokenizer, [floppy, pointy]))[0]
+        one, other = make_text_encoder(tokenizer, **asked).eval()(tokenize(tokenizer, [floppy, pointy]))[0]
         assert torch.equal(one[:5], other[:5])  # a word is told nothing of those after it
-        apart[spread] = ((one - other)[5].norm() / one[5].norm()).item()
-    assert apart[1.0] > 1 and apart[0.02] < 0.6
+        assert torch.equal(one[6:], other[6:]) == (name == "none")  # and of those before it only by layers
+        apart[name] = ((one - other)[5].norm() / one[5].norm()).item()
+    assert apart["none"] > 0.9 and apart["two"] < 0.6
 
 
 def test_the_unet_keeps_the_shape_of_latents_and_listens_to_words():

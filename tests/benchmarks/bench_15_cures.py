@@ -24,7 +24,7 @@ from helpers.training import fit
 from tests.benchmarks.common import side_by_side
 
 DOGS, PROMPTS = budget(quick=96, cpu=9600, gpu=9600), budget(quick=8, cpu=200, gpu=200)
-VAE_MINUTES, CURE_MINUTES, UNET_MINUTES = budget(quick=(0.02,) * 3, cpu=(5.0, 6.0, 15.0), gpu=(3.0, 3.0, 7.0))
+VAE_MINUTES, CURE_MINUTES, UNET_MINUTES = budget(quick=(0.02,) * 3, cpu=(7.0, 6.0, 13.0), gpu=(3.0, 3.0, 7.0))
 MINE, SEED = "drawn_dogs_vae", 1  # tiny-sd's own VAE has seed 0
 CURES = {"decoder": (decoder_loss, with_encoder), "distilled": (distillation_loss, speaks_like)}
 NAMES = {

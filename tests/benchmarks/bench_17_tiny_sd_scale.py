@@ -1,4 +1,4 @@
-"""Training on latents of a wrong scale, and with words that begin as small as CLIP's.  About 20 minutes.
+"""Training on latents of a wrong scale, and with a text encoder that has layers.  About 20 minutes.
 
 The same VAE and the same number of steps; every training has one core to itself.
 """
@@ -15,23 +15,23 @@ from helpers.text_to_image import PICTURES, load_seen, measure
 from helpers.tiny_sd import load_tiny_sd
 from tests.benchmarks.common import side_by_side, take_shared
 
-SPREADS = ((1.0, 1.0), (0.25, 1.0), (4.0, 1.0), (1.0, 0.02))  # of the latents, and of the words' vectors at the start
+KINDS = ((1.0, 0), (0.25, 0), (4.0, 0), (1.0, 2))  # standard deviation of the latents, layers of the text encoder
 STEPS, DOGS = budget(quick=2, cpu=800, gpu=800), budget(quick=96, cpu=9600, gpu=9600)
 
 
-def train(spreads: tuple[float, float]) -> dict:
-    """Train with these standard deviations; the shares of pictures that show what was asked for."""
-    latents, words = spreads
+def train(kind: tuple[float, int]) -> dict:
+    """Train with this spread of latents and so many layers; the shares of pictures that show what was asked for."""
+    latents, layers = kind
     vae = from_diffusers(load_tiny_sd(published_dir("checkpoints") / "tiny-sd").vae)
     vae.settings = replace(vae.settings, scaling_factor=latents * vae.settings.scaling_factor)
-    run = f"bench_17_tiny_sd_scale-{latents:g}-{words:g}"
-    pipeline = train_on_latents(vae, load_seen(DOGS), run=run, words=words, steps=STEPS)
-    shares = measure(pipeline, load_shipped(DogJudge, "dog_judge"))["seen"]
-    return {"latents": latents, "words": words, "shares": shares, "on": describe_device()}
+    run = f"bench_17_tiny_sd_scale-{latents:g}-{layers}"
+    pipeline = train_on_latents(vae, load_seen(DOGS), run=run, layers=layers, steps=STEPS)
+    shares = measure(pipeline, load_shipped(DogJudge, "dog_judge"))
+    return {"latents": latents, "layers": layers, "shares": shares, "on": describe_device()}
 
 
 def main() -> None:
-    rows = side_by_side(train, list(SPREADS))
+    rows = side_by_side(train, list(KINDS))
     (on,) = take_shared(rows, "on")
     values = {"on": on, "steps": STEPS, "prompts": PICTURES, "rows": sorted(rows, key=lambda row: row["latents"])}
     save_result("tiny_sd_scale", values, seeds=[0], data="drawn dogs, embedded")
