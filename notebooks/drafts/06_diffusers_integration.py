@@ -510,12 +510,13 @@ plots.show(plots.image_rows(rows, size=1.0), "Six dogs, and what my decoder read
 Markdown("| read by mine | held-out drawings |\n|---|---|\n" + "\n".join(lines))
 
 # %%
-lines = []
-for name, vae in vaes.items():
-    stats = latent_statistics(vae, dogs)
-    spread = " | ".join(f"{m:+.2f} ± {s:.2f}" for m, s in zip(stats.mean, stats.std, strict=True))
-    lines.append(f"| {name} | {spread} | {stats.scaling_factor:.3f} |")
-Markdown("| latents | channel 0: mean ± spread | 1 | 2 | 3 | scaling factor |\n|---|---|---|---|---|---|\n" + "\n".join(lines))
+found_stats = {name: latent_statistics(vae, dogs) for name, vae in vaes.items()}
+lines = [
+    f"| {channel} | " + " | ".join(f"{stats.mean[channel]:+.2f} ± {stats.std[channel]:.2f}" for stats in found_stats.values()) + " |"
+    for channel in range(mine.settings.latent_channels)
+]
+scale_line = "| scaling factor | " + " | ".join(f"{stats.scaling_factor:.3f}" for stats in found_stats.values()) + " |"
+Markdown("| channel: mean ± spread | " + " | ".join(found_stats) + " |\n|---|---|---|\n" + "\n".join([*lines, scale_line]))
 
 # %% [markdown]
 # Same network, same kind of drawings, same loss, and the channels mean different things. The scale is the least of it.
@@ -616,11 +617,11 @@ seed_everything(0)
 fresh = make_text_encoder(pipeline.tokenizer)
 starts = {
     "from the old UNet": TextToImage(copy.deepcopy(pipeline.unet), copy.deepcopy(pipeline.text_encoder)),
-    "from nothing": TextToImage(make_unet(fresh.config.hidden_size), fresh),
+    "from nothing": TextToImage(make_unet(fresh.config.hidden_size, mine.settings.latent_channels), fresh),
 }
 pipelines = {}
 for name, network in starts.items():
-    history = fit(network, loss, latents.as_set(lessons.source), minutes=unet_minutes, batch_size=32, lr=1e-3, ema=0.99)
+    history = fit(network, loss, latents.as_set(lessons.source), minutes=unet_minutes, batch_size=32, lr=2e-3, ema=0.99)
     assert history["loss"][-1] < budget(quick=2.0, cpu=0.5, gpu=0.5), "who predicts nothing at all has a loss of 1"
     pipelines[f"cure three, {unet_minutes:g} minutes {name}"] = pipeline_of(network.unet, network.text_encoder)
 pipelines["cure three in full"] = pipeline_of(
