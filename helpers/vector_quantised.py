@@ -39,9 +39,9 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def learn(self, z: torch.Tensor, codes: torch.Tensor, generator: torch.Generator | None = None) -> None:
         """Move every vector towards the mean of the places that chose it."""
-        places, chosen = z.movedim(1, 3).flatten(0, 2).float(), F.one_hot(codes.flatten(), len(self.vectors)).float()
-        self.counts.lerp_(chosen.sum(0), 1 - self.decay)
-        self.sums.lerp_(chosen.T @ places, 1 - self.decay)
+        places, chosen = z.movedim(1, 3).flatten(0, 2).float(), codes.flatten()  # (N, width), (N,)
+        self.counts.lerp_(chosen.bincount(minlength=len(self.counts)).float(), 1 - self.decay)
+        self.sums.lerp_(torch.zeros_like(self.sums).index_add_(0, chosen, places), 1 - self.decay)
         dead = self.counts < 0.01 * len(places) / len(self.vectors)  # chosen a hundred times less often than the mean
         fresh = places[(draw(torch.rand, (len(self.vectors),), generator, device=z.device) * len(places)).long()]
         self.sums[dead], self.counts[dead] = fresh[dead], 1.0

@@ -169,6 +169,15 @@ def test_the_codebook_learns_in_training_alone():
     assert not torch.equal(model.codebook.vectors, before)
 
 
+def test_the_codebook_learns_in_half_precision_too():
+    model = vector_quantised.VQVAE()
+    before = model.codebook.vectors.clone()
+    with torch.autocast("cpu", torch.bfloat16):
+        model(images(), torch.Generator().manual_seed(0))
+    assert model.codebook.vectors.dtype == torch.float32
+    assert not torch.equal(model.codebook.vectors, before)
+
+
 def test_the_prior_sees_only_what_came_before():
     torch.manual_seed(0)
     prior = vector_quantised.CodePrior(5, 12)
