@@ -97,9 +97,6 @@ WRONG: dict[str, list[tuple[str, str]]] = {
             "Outside the overlap",
         ),
     ],
-}
-
-LATER = {  # joins WRONG when the checkpoints that its exercise needs are there
     "my_cure": [
         ("def my_cure(old, mine): return copy.deepcopy(mine)", "no better than before"),
         ("def my_cure(old, mine): return old", "the pipeline's own decoder"),

@@ -71,9 +71,6 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         (guided("guidance * with_prompt"), "is not used"),
         (guided("without + (with_prompt - without)"), "At guidance g"),
     ],
-}
-
-LATER = {  # joins WRONG when the checkpoints that its exercise needs are there
     "draw_quickly": [
         (quick("return sample(pipeline, prompts, steps=12)"), "16 are allowed"),
         (quick("return sample(pipeline, prompts, steps=1)"), "at least 90% should"),

@@ -779,7 +779,7 @@ plots.show(plots.image_rows(rows, size=1.0), "Six dogs each for four strange pro
 #
 # Draw the prompts that the check gives you with **at most 16 guesses of the noise** for each picture (guidance takes two a step: eight steps), and have at least nine in ten right. Anything goes: a scheduler of the library, another guidance, your own loop with steps where they matter.
 
-# %% tags=["later"]
+# %% tags=["exercise"]
 def draw_quickly(pipeline, prompts):
     """A StableDiffusionPipeline and N prompts → pictures (N, 3, 64, 64) in [0, 1]."""
     raise NotImplementedError
