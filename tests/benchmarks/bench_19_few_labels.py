@@ -9,6 +9,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from helpers.budget import budget, generator_for, seed_everything
+from helpers.checkpoints import save_model
 from helpers.data import ImageSet, random_shift
 from helpers.latent_uses import few_labels, probe
 from helpers.metrics import DigitJudge, encode_all, judge_images, judge_loss
@@ -59,6 +60,8 @@ def one_seed(seed: int) -> dict[str, dict[str, float]]:
     train, test = mnist()
     model, _, _ = train_vae(train, seed, LATENT)
     model.eval()
+    if seed == SEEDS[0]:
+        save_model("mlp_vae_20d", model, half=True, data=train.source)  # notebook 3 uses it
     labelled = train[few_labels(train.labels, 10 * A_CLASS, seed)]
     repeated = replace(labelled, images=labelled.images.repeat(20, 1, 1, 1), labels=labelled.labels.repeat(20))
     own, _, _ = train_vae(repeated, seed)  # 20 times, to make as many batches as it takes to learn anything
