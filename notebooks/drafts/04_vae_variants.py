@@ -112,7 +112,7 @@ plots.show(plots.image_rows({f"drawn by the VAE; {recognised(drawn):.0%} recogni
 #
 # What the label says need not be in z any more. **Predict:** what is left in z?
 
-# %%
+# %% tags=["nbval-check-output"]
 class ConditionalVAE(nn.Module):
     def __init__(self, latent=20, hidden=(400,), classes=10):
         super().__init__()
@@ -140,6 +140,10 @@ def conditional_loss(model, batch, generator):
     return negative_elbo(model(batch.images, batch.labels, generator), batch.images)
 
 
+counts = [sum(p.numel() for p in model.parameters()) for model in (MLPVAE(20, (400,)), ConditionalVAE())]
+print(f"parameters: without the label {counts[0]:,}, with it {counts[1]:,}: {counts[1] - counts[0]:,} more")
+
+# %%
 seed_everything(0)
 conditional, seconds = trained(ConditionalVAE(), conditional_loss)
 labels = torch.arange(10, device=device()).repeat(len(noise) // 10)
@@ -175,7 +179,7 @@ plots.show(plots.image_rows(rows, size=0.9), "Six digits, and the digits 2, 4 an
 #
 # The discriminator gives a logit: large for «this is a draw from N(0, I)». Its loss, **telling**, is the cross-entropy of draws labelled 1 and codes labelled 0. The encoder's loss, **fooling**, is the cross-entropy of codes labelled 1. (`F.softplus(−l)` is the cross-entropy of label 1, `F.softplus(l)` that of label 0.)
 
-# %% tags=["later"]
+# %% tags=["exercise"]
 def players(logits_drawn, logits_codes):
     """(B,) each → (telling, fooling), each (B,)."""
     raise NotImplementedError
@@ -197,6 +201,21 @@ check.players(players)
 # ```
 #
 # </details>
+#
+# What are the two losses where the discriminator has no idea, and where it is sure and right?
+
+# %% tags=["nbval-check-output"]
+def telling_and_fooling(logits_drawn, logits_codes):
+    """Exercise 1."""
+    return F.softplus(-logits_drawn) + F.softplus(logits_codes), F.softplus(-logits_codes)
+
+
+for name, logit in {"no idea": 0.0, "sure": 4.0}.items():
+    telling, fooling = telling_and_fooling(torch.tensor([logit]), torch.tensor([-logit]))
+    print(f"{name:8} telling {telling.item():.3f}, fooling {fooling.item():.3f}")
+
+# %% [markdown]
+# So 1.386, twice log 2, is where the game should end: codes that nobody can tell from draws.
 #
 # One optimizer can train both, if neither moves the other: what tells is given codes without a gradient, and what fools a discriminator whose weights are fixed.
 
@@ -245,7 +264,7 @@ plots.show(plots.image_rows({name: images[:12].cpu() for name, images in drawn.i
 #
 # Multiply N(mean_a, var_a) and N(mean_b, var_b), and normalise. Precisions, 1 / variance, add up.
 
-# %% tags=["later"]
+# %% tags=["exercise"]
 def merge(mean_a, logvar_a, mean_b, logvar_b):
     """Four tensors of equal shape → (mean, logvar) of the product of the two densities."""
     raise NotImplementedError
@@ -268,16 +287,31 @@ check.merge(merge)
 #
 # </details>
 #
-# The rival has to be fair: a flat VAE with at least as many parameters. **Predict:** how many nats does the second level gain?
+# Against brute force, two densities multiplied on a fine grid; and the rival, which has to be fair: a flat VAE with at least as many parameters.
+
+# %% tags=["nbval-check-output"]
+def merged(mean_a, logvar_a, mean_b, logvar_b):
+    """Exercise 2."""
+    pa, pb = torch.exp(-logvar_a), torch.exp(-logvar_b)
+    return (mean_a * pa + mean_b * pb) / (pa + pb), -torch.log(pa + pb)
+
+
+grid = torch.linspace(-8, 8, 16001, dtype=torch.float64)
+product = torch.exp(-0.5 * (grid - 1) ** 2 / 0.25 - 0.5 * (grid + 2) ** 2 / 1.0)  # N(1, ¼) · N(-2, 1)
+weights = product / product.sum()
+mean, logvar = merged(torch.tensor(1.0), torch.tensor(0.25).log(), torch.tensor(-2.0), torch.tensor(0.0))
+by_hand = (weights * grid).sum()
+print(f"on the grid: mean {by_hand:.3f}, variance {(weights * (grid - by_hand) ** 2).sum():.3f}; merged: {mean:.3f}, {logvar.exp():.3f}")
+for name, model in {"two levels": HierarchicalVAE((20, 10), (400, 100)), "flat": MLPVAE(30, (480,))}.items():
+    print(f"{name:10} {sum(p.numel() for p in model.parameters()):,} parameters")
+
+# %% [markdown]
+# **Predict:** how many nats does the second level gain?
 
 # %%
 seed_everything(0)
 ladder, seconds = trained(HierarchicalVAE((20, 10), (400, 100)), hierarchical_loss, lr=3e-3)
 flat, _ = trained(MLPVAE(30, (480,)), vae_loss, lr=3e-3)
-for name, model in {"two levels": ladder, "flat": flat}.items():
-    print(f"{name:10} {sum(p.numel() for p in model.parameters()):,} parameters")
-
-# %%
 x = test[: budget(quick=100, cpu=1000, gpu=2000)].pixels(device())
 k, generator = budget(quick=20, cpu=100, gpu=200), generator_for("importance", device=device())
 nats = {"two levels": hierarchical_nll(ladder, x, k, generator).mean(), "flat": importance_nll(flat, x, k, generator).mean()}
@@ -310,7 +344,7 @@ plots.show(plots.image_rows(rows, size=0.9), "Three rows of six digits: in each 
 #
 # The decoder is to be given `quantised`, and the gradient is to reach `z` unchanged.
 
-# %% tags=["later"]
+# %% tags=["exercise"]
 def straight_through(z, quantised):
     """Two tensors of equal shape → the values of `quantised`, with the gradient of `z`."""
     raise NotImplementedError
@@ -332,11 +366,25 @@ check.straight_through(straight_through)
 #
 # </details>
 #
+# The gradient of (3·output)²/2 passes a rounding as if it were not there:
+
+# %% tags=["nbval-check-output"]
+def passed_through(z, quantised):
+    """Exercise 3."""
+    return z + (quantised - z).detach()
+
+
+z = torch.tensor([0.2, 1.4, 2.9], requires_grad=True)
+for name, output in {"rounded": z.round(), "passed straight through": passed_through(z, z.round())}.items():
+    (gradient,) = torch.autograd.grad((0.5 * (3 * output) ** 2).sum(), z)
+    print(f"{name:24} {output.tolist()}, gradient {gradient.tolist()}")
+
+# %% [markdown]
 # ### Exercise 4 · How many words does it use? (5 minutes)
 #
 # Count how often each of `size` entries occurs in `codes`, and take the exponential of the entropy of those shares: the **perplexity**, the number of entries that would be as varied if all were used equally often.
 
-# %% tags=["later"]
+# %% tags=["exercise"]
 def perplexity(codes, size):
     """Numbers of entries (B, h, w), and how many entries there are → one number from 1 to size."""
     raise NotImplementedError
@@ -359,16 +407,25 @@ check.perplexity(perplexity)
 #
 # </details>
 
+# %% tags=["nbval-check-output"]
+def varied(codes, size):
+    """Exercise 4."""
+    share = torch.bincount(codes.flatten(), minlength=size) / codes.numel()
+    return torch.exp(-torch.xlogy(share, share).sum())
+
+
+texts = {"all eight equally": torch.arange(8).repeat(10), "two of eight": torch.arange(2).repeat(40), "mostly one": torch.cat([torch.zeros(73), torch.arange(1, 8)]).long()}
+for name, codes in texts.items():
+    print(f"{name:18} {len(codes.unique())} entries used, as many as {varied(codes, 8):.2f} used equally often")
+
 # %%
 seed_everything(0)
 symbols, seconds = trained(VQVAE(), vq_loss, epochs=budget(quick=10, cpu=4, gpu=10), lr=3e-3)
 with torch.no_grad():
     used = symbols.encode(x)
-    share = torch.bincount(used.flatten(), minlength=64) / used.numel()
-    alike = torch.exp(-torch.xlogy(share, share).sum())  # exercise 4
     rows = {"digits": x[:12].cpu(), "through 7×7 symbols of 64": symbols.decode(used[:12]).sigmoid().cpu()}
     rows["symbols drawn at random"] = symbols.decode(torch.randint(64, (12, 7, 7), generator=generator_for("symbols")).to(device())).sigmoid().cpu()
-print(f"{(share > 0).sum()} of 64 entries are used, as many as {alike:.0f} used equally often")
+print(f"{len(used.unique())} of 64 entries are used, as many as {varied(used, 64):.0f} used equally often")
 plots.show(plots.image_rows(rows, size=0.8), "Twelve digits; the same through a VQ-VAE; and what its decoder makes of random symbols: no digits.")
 
 # %% [markdown]
@@ -437,7 +494,7 @@ plots.show(plots.image_rows({f"written from noise, row by row; {recognised(drawn
 #
 # `joint` (a, b) is a table of probabilities that add up to 1. How many nats does knowing the row tell about the column? Σ p(i, j) · log( p(i, j) / (p(i) · p(j)) ); a cell with probability 0 adds nothing.
 
-# %% tags=["later"]
+# %% tags=["exercise"]
 def information(joint):
     """(a, b) → the mutual information of row and column in nats, one number."""
     raise NotImplementedError
@@ -460,6 +517,20 @@ check.information(information)
 #
 # </details>
 #
+# The helper that measures gaps sorts each latent number into twenty bins first. It should say 1 where every factor has a number of its own, and 0 where two numbers say the same or every number is a mixture:
+
+# %% tags=["nbval-check-output"]
+coats, grounds = torch.arange(240) % 6, torch.arange(240) // 6 % 4
+made = {
+    "a number for each": torch.stack([coats, grounds], 1).float(),
+    "each told twice": torch.stack([coats, coats, grounds, grounds], 1).float(),
+    "a sum and a difference": torch.stack([coats + grounds, coats - grounds], 1).float(),
+}
+for name, codes in made.items():
+    gaps = mutual_information_gap(codes, {"coat": coats, "ground": grounds})
+    print(f"{name:24}", ", ".join(f"{factor} {gap:.2f}" for factor, gap in gaps.items()))
+
+# %% [markdown]
 # **Predict:** at β = 1, does any single number tell the coat?
 
 # %%
