@@ -3,7 +3,13 @@
 WRONG = {"exercise": [("code that defines the stub's name", "piece of the expected sentence"), ...]}
 """
 
-from tests import wrong_answers_diffusers, wrong_answers_dogs, wrong_answers_text_to_image
+from tests import (
+    wrong_answers_diffusers,
+    wrong_answers_dogs,
+    wrong_answers_latent_uses,
+    wrong_answers_text_to_image,
+    wrong_answers_variants,
+)
 
 WRONG: dict[str, list[tuple[str, str]]] = {
     # --- notebook 01
@@ -146,6 +152,8 @@ WRONG: dict[str, list[tuple[str, str]]] = {
     ],
 }
 
+WRONG |= wrong_answers_latent_uses.WRONG  # notebook 03
+WRONG |= wrong_answers_variants.WRONG  # notebook 04
 WRONG |= wrong_answers_dogs.WRONG  # notebook 05
 WRONG |= wrong_answers_diffusers.WRONG  # notebook 06
 WRONG |= wrong_answers_text_to_image.WRONG  # notebook 07

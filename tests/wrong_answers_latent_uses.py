@@ -30,6 +30,15 @@ def worth(formula: str) -> str:
     )
 
 
+def labelled(labels: str, seen: str = "vae.encode(images).mode().detach()", new: str = "vae.encode(new).mode().detach()") -> str:
+    """A linear classifier on the codes, or on whatever else."""
+    return (
+        "def semi_supervised(vae, images, labels):\n    from sklearn.linear_model import LogisticRegression\n"
+        f"    line = LogisticRegression(max_iter=1000).fit({seen}, {labels})\n"
+        f"    return lambda new: torch.from_numpy(line.predict({new}))"
+    )
+
+
 ROUND = "filled = torch.where(known, x, model.decode(model.encode(filled).mode()).sigmoid())"
 
 WRONG: dict[str, list[tuple[str, str]]] = {
@@ -65,5 +74,11 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         (worth("each.mean() / two"), "mean over the numbers"),
         (worth("each.sum() / two"), "sum over all codes"),
         (worth("(mean**2).sum(1).mean()"), "are worth"),
+    ],
+    "semi_supervised": [
+        ("def semi_supervised(vae, images, labels): return labels", "Return a function"),
+        ("def semi_supervised(vae, images, labels): return lambda new: labels", "should have shape"),
+        (labelled("labels.flip(0)"), "do images and labels still belong together"),
+        (labelled("labels", "images.flatten(1)", "new.flatten(1)"), "85 % is the aim"),
     ],
 }

@@ -437,7 +437,7 @@ with torch.no_grad():
 numbered = ImageSet(torch.zeros(len(written), 1, 1, 1, dtype=torch.uint8), torch.arange(len(written)), train.source)
 seed_everything(0)
 prior = CodePrior()
-history = fit(prior, partial(code_loss, codes=written), numbered, epochs=budget(quick=10, cpu=3, gpu=10), batch_size=SIZE // 2, lr=3e-3)
+history = fit(prior, partial(code_loss, codes=written), numbered, epochs=budget(quick=3, cpu=3, gpu=10), batch_size=SIZE // 2, lr=3e-3)
 drawn = prior.eval().sample(len(noise), 49, generator_for("prior", device=device())).view(-1, 7, 7)
 with torch.no_grad():
     drawn = symbols.decode(drawn).sigmoid()

@@ -53,6 +53,42 @@ def spread(entry: dict, form: str = "{:.2f}") -> str:
     return " ± ".join(form.format(entry[key]) for key in ("mean", "sd") if key in entry)
 
 
+def latent_rows(values) -> list[list[str]]:
+    """The rows of notebooks 03 and 04: uses of the latent against rivals, and the family of VAEs."""
+    rows = []
+
+    def add(what: str, ours: str, against: str, name: str) -> None:
+        rows.append([what, f"**{ours}**", against, f"[{name}](data/results/{name}.json)"])
+
+    def percent(entry: dict) -> str:
+        return spread({key: 100 * entry[key] for key in ("mean", "sd")}, "{:.1f}") + " %"
+
+    if found := values("anomaly").get("mean"):
+        found = {name: spread(row, "{:.3f}") for name, row in found.items()}
+        rivals = ", ".join(f"{found.pop(name)} ({name})" for name in ("PCA reconstruction error", "isolation forest"))
+        ours = ", ".join(f"{figure} ({name})" for name, figure in found.items())
+        add("the digit left out of the training is found: AUROC, mean of ten digits", ours, rivals, "anomaly")
+    if found := values("few_labels"):
+        share = {name: percent(row) for name, row in (found["probe"] | found["augmentation"]).items()}
+        for count in (10, 100, 1000):
+            rivals = ", ".join(f"{share[f'{name}, {count} labels']} ({name})" for name in ("PCA", "pixels"))
+            add(f"linear probe on codes, {count:,} labels: right", share[f"codes, {count} labels"], rivals, "few_labels")
+        alone, drawn, *_ = found["augmentation"]
+        what = f"{10 * found['labels a class']} labelled digits and draws of a VAE: right"
+        add(what, share[drawn], f"{share[alone]} (without draws), {share['moved by up to two pixels']} (moved)", "few_labels")
+    if found := values("disentangling").get("rows"):
+        best = max(found, key=lambda beta: found[beta]["mean gap"]["mean"])
+        gap = {beta: spread(found[beta]["mean gap"], "{:.3f}") for beta in (best, "1")}
+        add(f"β-VAE on drawn dogs, β = {best}: mutual information gap", gap[best], f"{gap['1']} (β = 1)", "disentangling")
+    if found := values("family"):
+        add("conditional VAE: digits drawn as asked for", percent(found["conditional"]["asked for, got"]), "", "family")
+        used, drawn = (percent(found["vector quantised"][key]) for key in ("codebook used", "recognised"))
+        add("VQ-VAE: codebook in use; draws through its prior recognised", f"{used}; {drawn}", "", "family")
+        two, one = (f"{spread(found['hierarchical'][f'{name}: nats'])} nats" for name in ("two levels", "flat"))
+        add("hierarchical VAE: importance-weighted test nats", two, f"{one} (flat, as many parameters)", "family")
+    return rows
+
+
 def dog_rows(values) -> list[list[str]]:
     """The rows of notebook 05: quality against block PCA and published recipes, speed and memory."""
     rows = []
@@ -138,7 +174,7 @@ def results(root: Path) -> str:
         for size, row in found["mse per pixel"].items():
             ours, pca = spread(row["autoencoder"], "{:.4f}"), f"{row['pca']:.4f} (PCA)"
             add(f"autoencoder, {size} numbers: held-out squared error per pixel", ours, pca, "autoencoder_vs_pca")
-    rows += dog_rows(values) + tiny_sd_rows(values)
+    rows += latent_rows(values) + dog_rows(values) + tiny_sd_rows(values)
     tables = [table(["Measured (mean ± sd of three seeds)", "Result", "Beside it", "File"], rows)]
     if found := values("importance"):  # two likelihoods with different floors: never in one column
         lines = [["−ELBO"] + [spread(row["negative elbo"]) for row in found.values()]]
