@@ -58,6 +58,34 @@ def test_the_rows_of_the_tiny_pipeline_say_what_was_measured():
     assert "96.0 % (cure one)" in rows[2] and "2.0 % (not cured), 99.0 % (its own VAE)" in rows[2]
 
 
+def test_the_rows_of_the_latent_say_what_was_measured():
+    def one(mean):
+        return {"mean": mean, "sd": 0.001}
+
+    scores = {"reconstruction error": one(0.8), "PCA reconstruction error": one(0.7), "isolation forest": one(0.5)}
+    probes = {f"{view}, {n} labels": one(0.6 + n / 10_000) for view in ("codes", "PCA", "pixels") for n in (10, 100, 1000)}
+    more = {"alone": one(0.9), "with draws": one(0.91), "moved by up to two pixels": one(0.93)}
+    family = {
+        "conditional": {"asked for, got": one(0.98)},
+        "vector quantised": {"codebook used": one(0.95), "recognised": one(0.85)},
+        "hierarchical": {"two levels: nats": one(99.0), "flat: nats": one(100.0)},
+    }
+    found = {
+        "anomaly": {"mean": scores},
+        "few_labels": {"probe": probes, "augmentation": more, "labels a class": 20},
+        "disentangling": {"rows": {"1": {"mean gap": one(0.1)}, "4": {"mean gap": one(0.3)}, "8": {"mean gap": one(0.2)}}},
+        "family": family,
+    }
+    assert readme.latent_rows({}.get) == []
+    rows = ["|".join(row) for row in readme.latent_rows(found.get)]
+    assert "0.800 ± 0.001 (reconstruction error)" in rows[0] and "0.700 ± 0.001 (PCA reconstruction error)" in rows[0]
+    assert [f"{60 + n / 100:.1f} ± 0.1 %**" in row for n, row in zip((10, 100, 1000), rows[1:4], strict=True)] == [True] * 3
+    assert "200 labelled digits" in rows[4] and "91.0 ± 0.1 %**" in rows[4] and "90.0 ± 0.1 % (without draws)" in rows[4]
+    assert "β = 4" in rows[5] and "0.300 ± 0.001**" in rows[5] and "0.100 ± 0.001 (β = 1)" in rows[5]
+    assert "98.0 ± 0.1 %" in rows[6] and "95.0 ± 0.1 %; 85.0 ± 0.1 %" in rows[7]
+    assert "99.00 ± 0.00 nats**" in rows[8] and "100.00 ± 0.00 nats (flat" in rows[8]
+
+
 def test_an_unknown_table_is_one_sentence(tmp_path, capsys):
     (tmp_path / "README.md").write_text("<!-- maps:begin -->\n<!-- maps:end -->\n", encoding="utf-8")
     with pytest.raises(SystemExit):

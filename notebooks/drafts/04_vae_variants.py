@@ -57,7 +57,7 @@ from helpers.vector_quantised import CodePrior, VQVAE, code_loss, vq_loss
 #
 # All that follows changes something in this: `MLPVAE`, 20 latent numbers. Train it once, and let the judge of notebook 1 look at what it draws.
 
-# %% tags=["teaser"]
+# %%
 train, test = load_mnist("train"), load_mnist("test")
 judge = load_shipped(DigitJudge, "digit_judge").to(device())
 print(train.source)
@@ -89,6 +89,7 @@ def recognised(images):
     return (judge_images(judge, images)[0].max(1).values > 0.9).float().mean().item()
 
 
+# %% tags=["teaser"]
 seed_everything(0)
 vae, seconds = trained(MLPVAE(20, (400,)), vae_loss)
 noise = torch.randn(budget(quick=200, cpu=2000, gpu=2000), 20, generator=generator_for("noise")).to(device())

@@ -63,8 +63,8 @@ def latent_rows(values) -> list[list[str]]:
     def percent(entry: dict) -> str:
         return spread({key: 100 * entry[key] for key in ("mean", "sd")}, "{:.1f}") + " %"
 
-    if found := values("anomaly").get("mean"):
-        found = {name: spread(row, "{:.3f}") for name, row in found.items()}
+    if found := values("anomaly"):
+        found = {name: spread(row, "{:.3f}") for name, row in found["mean"].items()}
         rivals = ", ".join(f"{found.pop(name)} ({name})" for name in ("PCA reconstruction error", "isolation forest"))
         ours = ", ".join(f"{figure} ({name})" for name, figure in found.items())
         add("the digit left out of the training is found: AUROC, mean of ten digits", ours, rivals, "anomaly")
@@ -75,8 +75,10 @@ def latent_rows(values) -> list[list[str]]:
             add(f"linear probe on codes, {count:,} labels: right", share[f"codes, {count} labels"], rivals, "few_labels")
         alone, drawn, *_ = found["augmentation"]
         what = f"{10 * found['labels a class']} labelled digits and draws of a VAE: right"
-        add(what, share[drawn], f"{share[alone]} (without draws), {share['moved by up to two pixels']} (moved)", "few_labels")
-    if found := values("disentangling").get("rows"):
+        rivals = f"{share[alone]} (without draws), {share['moved by up to two pixels']} (moved)"
+        add(what, share[drawn], rivals, "few_labels")
+    if found := values("disentangling"):
+        found = found["rows"]
         best = max(found, key=lambda beta: found[beta]["mean gap"]["mean"])
         gap = {beta: spread(found[beta]["mean gap"], "{:.3f}") for beta in (best, "1")}
         add(f"β-VAE on drawn dogs, β = {best}: mutual information gap", gap[best], f"{gap['1']} (β = 1)", "disentangling")
