@@ -1,12 +1,13 @@
-"""What a latent space can be used for (notebook 03): strangers, gaps, and classes from few labels.
+"""What a latent space can be used for (notebook 03): strangers, gaps, classes from few labels, directions, compression.
 
 Models are VAEs with `encode` and `decode` to logits; images are (N, 1, 28, 28) in [0, 1].
 """
 
+import io
+
 import torch
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from helpers.budget import generator_for
@@ -28,6 +29,16 @@ def strangeness(model: nn.Module, x: torch.Tensor, seed: int = 0) -> dict[str, t
         "negative ELBO": bernoulli_nll(model.decode(z), x) + posterior.kl(),
         "latent distance": mean.square().sum(1),
     }
+
+
+def masks(count: int) -> dict[str, torch.Tensor]:
+    """{name of what is hidden: bool (count, 1, 28, 28), true where a pixel is known}."""
+    lower = torch.ones(count, 1, 28, 28, dtype=torch.bool)
+    lower[:, :, 14:] = False
+    square = torch.ones_like(lower)
+    square[:, :, 9:19, 9:19] = False
+    scattered = torch.rand(count, 1, 28, 28, generator=generator_for("scattered")) < 0.5
+    return {"the lower half": lower, "a square": square, "half of the pixels": scattered}
 
 
 @torch.no_grad()
@@ -77,7 +88,30 @@ def few_labels(labels: torch.Tensor, count: int, seed: int = 0) -> torch.Tensor:
 
 
 def probe(codes: torch.Tensor, labels: torch.Tensor, test_codes: torch.Tensor, test_labels: torch.Tensor) -> float:
-    """Share of test codes (M, D) that a linear classifier, fitted to codes (N, D), tells right."""
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    classifier.fit(codes.numpy(), labels.numpy())
+    """Share of test codes (M, D) that a linear classifier, fitted to codes (N, D), tells right.
+
+    The codes are not scaled: a number that the VAE does not use would be blown up to the size of the others.
+    """
+    classifier = LogisticRegression(max_iter=1000).fit(codes.numpy(), labels.numpy())
     return float(classifier.score(test_codes.numpy(), test_labels.numpy()))
+
+
+def measured_slant(images: torch.Tensor) -> torch.Tensor:
+    """Columns per row (N,) by which the ink moves sideways: its covariance with the row over the row's variance."""
+    row, column = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
+    ink = images[:, 0] / images[:, 0].sum((1, 2), keepdim=True)
+    rows = row - (ink * row).sum((1, 2), keepdim=True)
+    columns = column - (ink * column).sum((1, 2), keepdim=True)
+    return (ink * rows * columns).sum((1, 2)) / (ink * rows**2).sum((1, 2))
+
+
+def jpeg(images: torch.Tensor, quality: int) -> tuple[float, float]:
+    """(bytes per image without the header's tables, squared error per pixel) of grey images (N, 1, 28, 28)."""
+    sizes, decoded = [], []
+    for image in images:
+        file = io.BytesIO()
+        Image.fromarray((255 * image[0]).round().byte().numpy()).save(file, "JPEG", quality=quality)
+        data = file.getvalue()
+        sizes.append(len(data) - data.index(b"\xff\xda"))  # what follows the last header: the picture itself
+        decoded.append(torch.frombuffer(bytearray(Image.open(file).tobytes()), dtype=torch.uint8).view(1, 28, 28) / 255)
+    return sum(sizes) / len(sizes), (torch.stack(decoded) - images).square().mean().item()

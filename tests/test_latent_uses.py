@@ -118,3 +118,29 @@ def test_the_probe_tells_what_a_line_can_tell():
     assert latent_uses.probe(apart[:200], labels[:200], apart[200:], labels[200:]) > 0.99
     ring = codes / codes.norm(dim=1, keepdim=True) * (1 + 2 * labels[:, None])  # no line tells a ring from its middle
     assert latent_uses.probe(ring[:200], labels[:200], ring[200:], labels[200:]) < 0.7
+
+
+def test_masks_hide_what_their_names_say():
+    found = latent_uses.masks(200)
+    assert not found["the lower half"][:, :, 14:].any() and found["the lower half"][:, :, :14].all()
+    assert (~found["a square"]).sum() == 200 * 100 and not found["a square"][:, :, 9:19, 9:19].any()
+    assert abs(found["half of the pixels"].float().mean() - 0.5) < 0.01
+    assert len(found["half of the pixels"].flatten(1).unique(dim=0)) == 200  # another half for each picture
+
+
+@pytest.mark.parametrize("lean", [0.0, 0.5, -0.25])
+def test_slant_of_a_stroke_is_its_lean_wherever_it_stands(lean):
+    columns = torch.arange(28.0)
+    image = torch.zeros(1, 1, 28, 28)
+    for row in range(6, 20):
+        image[0, 0, row] = torch.exp(-0.5 * (columns - 13 - lean * (row - 12.5)).square())
+    for stroke in (image, 0.3 * image, image.roll((4, 3), (2, 3))):
+        torch.testing.assert_close(latent_uses.measured_slant(stroke), torch.tensor([lean]), atol=1e-2, rtol=0)
+
+
+def test_jpeg_counts_the_picture_and_not_its_tables():
+    images = torch.rand(4, 1, 28, 28, generator=generator_for("jpeg"))
+    coarse, fine = latent_uses.jpeg(images, 1), latent_uses.jpeg(images, 90)
+    assert coarse[0] < 150 < fine[0] < 1200 and fine[1] < 0.01 < coarse[1]
+    flat, error = latent_uses.jpeg(torch.full((2, 1, 28, 28), 0.5), 50)
+    assert flat < 40 and error < 1e-4

@@ -70,9 +70,10 @@ def latent_rows(values) -> list[list[str]]:
         add("the digit left out of the training is found: AUROC, mean of ten digits", ours, rivals, "anomaly")
     if found := values("few_labels"):
         share = {name: percent(row) for name, row in (found["probe"] | found["augmentation"]).items()}
-        for count in (10, 100, 1000):
-            rivals = ", ".join(f"{share[f'{name}, {count} labels']} ({name})" for name in ("PCA", "pixels"))
-            add(f"linear probe on codes, {count:,} labels: right", share[f"codes, {count} labels"], rivals, "few_labels")
+        for size in (5, 20):
+            rivals = ", ".join(f"{share[f'{name}, 100 labels']} ({name})" for name in (f"PCA, {size} numbers", "pixels"))
+            ours = share[f"two hidden layers, {size} numbers, 100 labels"]
+            add(f"100 labels, linear classifier on codes of {size} numbers: right", ours, rivals, "few_labels")
         alone, drawn, *_ = found["augmentation"]
         what = f"{10 * found['labels a class']} labelled digits and draws of a VAE: right"
         rivals = f"{share[alone]} (without draws), {share['moved by up to two pixels']} (moved)"
