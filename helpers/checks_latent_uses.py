@@ -97,11 +97,11 @@ def bits(answer: Callable) -> str:
 
 @exercise
 def semi_supervised(answer: Callable) -> str:
-    """answer(vae, images (100, 1, 28, 28), labels (100,)) -> a function: images (N, 1, 28, 28) -> labels (N,)."""
+    """answer(vae, images (100, 1, 28, 28), labels (100,), others (M, 1, 28, 28)) -> a function: (N, 1, 28, 28) -> (N,)."""
     train, test = load_mnist("train"), load_mnist("test")
     vae = load_shipped(MLPVAE, "mlp_vae_20d").to(device())
     chosen = few_labels(train.labels, 100)
-    tell = answer(vae, train[chosen].pixels(), train.labels[chosen])
+    tell = answer(vae, train[chosen].pixels(), train.labels[chosen], train[:5000].pixels())
     reject(callable(tell), f"Return a function that tells new images apart; you returned a {type(tell).__name__}.")
     new = test[:2000]
     said = tell(new.pixels())

@@ -33,7 +33,7 @@ def worth(formula: str) -> str:
 def labelled(labels: str, seen: str = "vae.encode(images).mode().detach()", new: str = "vae.encode(new).mode().detach()") -> str:
     """A linear classifier on the codes, or on whatever else."""
     return (
-        "def semi_supervised(vae, images, labels):\n    from sklearn.linear_model import LogisticRegression\n"
+        "def semi_supervised(vae, images, labels, others):\n    from sklearn.linear_model import LogisticRegression\n"
         f"    line = LogisticRegression(max_iter=1000).fit({seen}, {labels})\n"
         f"    return lambda new: torch.from_numpy(line.predict({new}))"
     )
@@ -76,9 +76,9 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         (worth("(mean**2).sum(1).mean()"), "are worth"),
     ],
     "semi_supervised": [
-        ("def semi_supervised(vae, images, labels): return labels", "Return a function"),
-        ("def semi_supervised(vae, images, labels): return lambda new: labels", "should have shape"),
+        ("def semi_supervised(vae, images, labels, others): return labels", "Return a function"),
+        ("def semi_supervised(vae, images, labels, others): return lambda new: labels", "should have shape"),
         (labelled("labels.flip(0)"), "do images and labels still belong together"),
-        (labelled("labels", "images.flatten(1)", "new.flatten(1)"), "85 % is the aim"),
+        (labelled("labels", "images[:, 0, 14]", "new[:, 0, 14]"), "85 % is the aim"),
     ],
 }
