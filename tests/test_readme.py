@@ -74,6 +74,10 @@ def test_the_rows_of_the_latent_say_what_was_measured():
     }
     found = {
         "anomaly": {"mean": scores},
+        "latent_uses": {
+            "gaps": {"the lower half, mean image": one(0.067), "the lower half, iterated": one(0.075)}
+            | {"the lower half, searched": one(0.042), "a square, searched": one(0.1)}
+        },
         "few_labels": {"probe": probes, "augmentation": more, "labels a class": 20},
         "disentangling": {"rows": {"1": {"mean gap": one(0.1)}, "4": {"mean gap": one(0.3)}, "8": {"mean gap": one(0.2)}}},
         "family": family,
@@ -81,12 +85,13 @@ def test_the_rows_of_the_latent_say_what_was_measured():
     assert readme.latent_rows({}.get) == []
     rows = ["|".join(row) for row in readme.latent_rows(found.get)]
     assert "0.800 ± 0.001 (reconstruction error)" in rows[0] and "0.700 ± 0.001 (PCA reconstruction error)" in rows[0]
-    assert "5 numbers" in rows[1] and "80.0 ± 0.1 %**" in rows[1] and "40.0 ± 0.1 % (PCA, 5 numbers), 65.0" in rows[1]
-    assert "20 numbers" in rows[2] and "70.0 ± 0.1 %**" in rows[2] and "60.0 ± 0.1 % (PCA, 20 numbers)" in rows[2]
-    assert "200 labelled digits" in rows[3] and "91.0 ± 0.1 %**" in rows[3] and "90.0 ± 0.1 % (without draws)" in rows[3]
-    assert "β = 4" in rows[4] and "0.300 ± 0.001**" in rows[4] and "0.100 ± 0.001 (β = 1)" in rows[4]
-    assert "98.0 ± 0.1 %" in rows[5] and "95.0 ± 0.1 %; 85.0 ± 0.1 %" in rows[6]
-    assert "99.00 ± 0.00 nats**" in rows[7] and "100.00 ± 0.00 nats (flat" in rows[7]
+    assert "0.0420 ± 0.0010**" in rows[1] and "0.0670 ± 0.0010 (mean image), 0.0750 ± 0.0010 (iterated)" in rows[1]
+    assert "5 numbers" in rows[2] and "80.0 ± 0.1 %**" in rows[2] and "40.0 ± 0.1 % (PCA, 5 numbers), 65.0" in rows[2]
+    assert "20 numbers" in rows[3] and "70.0 ± 0.1 %**" in rows[3] and "60.0 ± 0.1 % (PCA, 20 numbers)" in rows[3]
+    assert "200 labelled digits" in rows[4] and "91.0 ± 0.1 %**" in rows[4] and "90.0 ± 0.1 % (without draws)" in rows[4]
+    assert "β = 4" in rows[5] and "0.300 ± 0.001**" in rows[5] and "0.100 ± 0.001 (β = 1)" in rows[5]
+    assert "98.0 ± 0.1 %" in rows[6] and "95.0 ± 0.1 %; 85.0 ± 0.1 %" in rows[7]
+    assert "99.00 ± 0.00 nats**" in rows[8] and "100.00 ± 0.00 nats (flat" in rows[8]
 
 
 def test_an_unknown_table_is_one_sentence(tmp_path, capsys):

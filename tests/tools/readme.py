@@ -68,6 +68,12 @@ def latent_rows(values) -> list[list[str]]:
         rivals = ", ".join(f"{found.pop(name)} ({name})" for name in ("PCA reconstruction error", "isolation forest"))
         ours = ", ".join(f"{figure} ({name})" for name, figure in found.items())
         add("the digit left out of the training is found: AUROC, mean of ten digits", ours, rivals, "anomaly")
+    if found := values("latent_uses"):
+        error = {name: spread(row, "{:.4f}") for name, row in found["gaps"].items() if name.startswith("the lower half")}
+        ours = error.pop("the lower half, searched")
+        rivals = ", ".join(f"{figure} ({name.split(', ')[1]})" for name, figure in error.items())
+        what = "hidden lower halves of digits filled in by searching a code: squared error per pixel"
+        add(what, ours, rivals, "latent_uses")
     if found := values("few_labels"):
         share = {name: percent(row) for name, row in (found["probe"] | found["augmentation"]).items()}
         for size in (5, 20):
