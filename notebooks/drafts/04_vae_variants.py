@@ -39,7 +39,7 @@ from torch.func import functional_call
 
 from helpers import checks_variants as check
 from helpers import plots
-from helpers.budget import budget, device, draw, generator_for, randn_like, seed_everything
+from helpers.budget import budget, device, generator_for, randn_like, seed_everything
 from helpers.checkpoints import load_shipped
 from helpers.data import ImageSet, load_mnist
 from helpers.distributions import DiagonalGaussian
