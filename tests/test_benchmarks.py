@@ -5,7 +5,9 @@ import subprocess
 import pytest
 import torch
 
-from tests.benchmarks.common import side_by_side, take_shared
+from helpers.data import Batch
+from helpers.mlp import MLPVAE
+from tests.benchmarks.common import beta_loss, side_by_side, take_shared
 from tests.tools import run_benchmarks
 
 
@@ -24,6 +26,13 @@ def test_what_rows_share_is_taken_out_of_them():
     assert rows == {"a": {"psnr": 1}, "b": {"psnr": 2}}
     with pytest.raises(AssertionError, match="the rows differ"):
         take_shared([{"on": "x"}, {"on": "y"}], "on")
+
+
+def test_the_kl_weighs_beta_times_as_much():
+    torch.manual_seed(0)
+    model, batch = MLPVAE(4, (16,)), Batch(torch.rand(8, 1, 28, 28), torch.zeros(8, dtype=torch.int64))
+    plain, weighted = (beta_loss(model, batch, torch.Generator().manual_seed(0), beta) for beta in (1.0, 5.0))
+    torch.testing.assert_close(weighted["loss"] - plain["loss"], 4 * plain["kl"], rtol=1e-3, atol=0)  # of large sums
 
 
 @pytest.mark.parametrize("returncode", [0, 1])

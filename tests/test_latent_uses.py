@@ -120,6 +120,14 @@ def test_the_probe_tells_what_a_line_can_tell():
     assert latent_uses.probe(ring[:200], labels[:200], ring[200:], labels[200:]) < 0.7
 
 
+def test_the_probe_leaves_numbers_that_a_vae_does_not_use_as_small_as_they_are():
+    generator = generator_for("unused")
+    labels = torch.arange(2040) % 2
+    codes = 0.02 * torch.randn(2040, 200, generator=generator)  # of 200 numbers one is used
+    codes[:, 0] = labels - 0.5 + 0.2 * torch.randn(2040, generator=generator)
+    assert latent_uses.probe(codes[:40], labels[:40], codes[40:], labels[40:]) > 0.95
+
+
 def test_masks_hide_what_their_names_say():
     found = latent_uses.masks(200)
     assert not found["the lower half"][:, :, 14:].any() and found["the lower half"][:, :, :14].all()
