@@ -36,10 +36,10 @@ class DrawingVAE(MLPVAE):
 class ConditionalVAE(nn.Module):
     """`MLPVAE` whose encoder and decoder are also told the label: q(z|x, y) and p(x|z, y).  Sohn, Lee & Yan 2015.
 
-    What the label says need not be in z, and so z is left with the style.
+    What the label says need not be in z, and z is left with the style, if it is too small for more (notebook 04).
     """
 
-    def __init__(self, latent: int = 20, hidden: tuple[int, ...] = (400,), classes: int = 10):
+    def __init__(self, latent: int = 3, hidden: tuple[int, ...] = (512, 256), classes: int = 10):
         super().__init__()
         self.config = {"latent": latent, "hidden": list(hidden), "classes": classes}
         self.classes = classes
@@ -75,7 +75,7 @@ class AdversarialAutoencoder(Autoencoder):
 
 
 def adversarial_autoencoder_loss(
-    model: AdversarialAutoencoder, batch: Batch, generator: torch.Generator, weight: float = 10.0
+    model: AdversarialAutoencoder, batch: Batch, generator: torch.Generator, weight: float = 30.0
 ) -> dict[str, torch.Tensor]:
     """Reconstruction + weight · fooling + the discriminator's own loss; nats per image.
 
@@ -102,9 +102,10 @@ class HierarchicalOutput(NamedTuple):
 
 
 class HierarchicalVAE(nn.Module):
-    """Two levels: z2 ~ N(0, I), z1 ~ p(z1|z2), x ~ p(x|z1).  Ladder VAE, Sønderby et al. 2016.
+    """Two levels: z2 ~ N(0, I), z1 ~ p(z1|z2), x ~ p(x|z1, z2).  Ladder VAE, Sønderby et al. 2016.
 
-    The posterior of z1 merges what the image says with what z2 says, each weighted with its precision.
+    The posterior of z1 merges what the image says with what z2 says, each weighted with its precision.  The decoder
+    sees both levels, as in BIVA (Maaløe et al. 2019).
     """
 
     def __init__(self, latents: tuple[int, int] = (20, 10), hidden: tuple[int, int] = (400, 100)):
@@ -115,24 +116,25 @@ class HierarchicalVAE(nn.Module):
         self.up2 = nn.Sequential(mlp(h1, h2), nn.ReLU())
         self.q1, self.q2 = mlp(h1, 2 * z1), mlp(h2, 2 * z2)
         self.p1 = mlp(z2, h2, 2 * z1)
-        self.decoder = mlp(z1, h1, 784)
+        self.decoder = mlp(z1 + z2, h1, 784)
 
     def prior(self, z2: torch.Tensor) -> DiagonalGaussian:
         """p(z1|z2)."""
-        return DiagonalGaussian(*self.p1(z2).chunk(2, dim=1))
+        return DiagonalGaussian(*self.p1(z2).float().chunk(2, dim=1))
 
-    def decode(self, z1: torch.Tensor) -> torch.Tensor:
-        return self.decoder(z1).unflatten(1, (1, 28, 28))
+    def decode(self, z1: torch.Tensor, z2: torch.Tensor) -> torch.Tensor:
+        return self.decoder(torch.cat([z1, z2], dim=1)).unflatten(1, (1, 28, 28))
 
     def forward(self, x: torch.Tensor, generator: torch.Generator | None = None) -> HierarchicalOutput:
         h1 = self.up1(x.flatten(1))
-        upper = DiagonalGaussian(*self.q2(self.up2(h1)).chunk(2, dim=1))
+        # float32: where both variances are small, bfloat16's rounding of the means alone is millions of nats
+        upper = DiagonalGaussian(*self.q2(self.up2(h1)).float().chunk(2, dim=1))
         z2 = upper.sample(generator)
         prior = self.prior(z2)
-        lower = precision_weighted(DiagonalGaussian(*self.q1(h1).chunk(2, dim=1)), prior)
+        lower = precision_weighted(DiagonalGaussian(*self.q1(h1).float().chunk(2, dim=1)), prior)
         z1 = lower.sample(generator)
         standard = DiagonalGaussian(torch.zeros_like(upper.mean), torch.zeros_like(upper.logvar))
-        return HierarchicalOutput(self.decode(z1), (upper, lower), (standard, prior), (z2, z1))
+        return HierarchicalOutput(self.decode(z1, z2), (upper, lower), (standard, prior), (z2, z1))
 
 
 def precision_weighted(a: DiagonalGaussian, b: DiagonalGaussian) -> DiagonalGaussian:

@@ -58,32 +58,34 @@ class VQOutput(NamedTuple):
 
 
 class VQVAE(nn.Module):
-    """A convolutional autoencoder whose latent is 7×7 entries of a codebook.  van den Oord, Vinyals & Kavukcuoglu 2017."""
+    """A convolutional autoencoder whose latent is 4×4 entries of a codebook.  van den Oord, Vinyals & Kavukcuoglu 2017."""
 
-    def __init__(self, codes: int = 64, width: int = 16, hidden: int = 64):
+    def __init__(self, codes: int = 64, width: int = 16, hidden: int = 96):
         super().__init__()
         self.config = {"codes": codes, "width": width, "hidden": hidden}
         self.encoder = nn.Sequential(
             nn.Conv2d(1, hidden // 2, 4, stride=2, padding=1), nn.ReLU(),  # (B, hidden/2, 14, 14)
             nn.Conv2d(hidden // 2, hidden, 4, stride=2, padding=1), nn.ReLU(),  # (B, hidden, 7, 7)
-            nn.Conv2d(hidden, width, 1),  # (B, width, 7, 7)
+            nn.Conv2d(hidden, hidden, 3, stride=2, padding=1), nn.ReLU(),  # (B, hidden, 4, 4)
+            nn.Conv2d(hidden, width, 1),  # (B, width, 4, 4)
         )  # fmt: skip
         self.codebook = Codebook(codes, width)
         self.decoder = nn.Sequential(
-            nn.Conv2d(width, hidden, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(width, hidden, 3, padding=1), nn.ReLU(),  # (B, hidden, 4, 4)
+            nn.ConvTranspose2d(hidden, hidden, 3, stride=2, padding=1), nn.ReLU(),  # (B, hidden, 7, 7)
             nn.ConvTranspose2d(hidden, hidden // 2, 4, stride=2, padding=1), nn.ReLU(),  # (B, hidden/2, 14, 14)
             nn.ConvTranspose2d(hidden // 2, 1, 4, stride=2, padding=1),  # (B, 1, 28, 28)
         )  # fmt: skip
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 1, 28, 28) → the numbers of the codebook's entries, (B, 7, 7)."""
+        """(B, 1, 28, 28) → the numbers of the codebook's entries, (B, 4, 4)."""
         return self.codebook.nearest(self.encoder(x))
 
     def decode(self, codes: torch.Tensor) -> torch.Tensor:
         return self.decoder(self.codebook.look_up(codes))
 
     def forward(self, x: torch.Tensor, generator: torch.Generator | None = None) -> VQOutput:
-        z = self.encoder(x).float()  # (B, width, 7, 7)
+        z = self.encoder(x).float()  # (B, width, 4, 4)
         codes = self.codebook.nearest(z.detach())
         quantised = self.codebook.look_up(codes)
         if self.training:
@@ -103,7 +105,7 @@ def vq_loss(model: VQVAE, batch: Batch, generator: torch.Generator, commitment: 
 class CodePrior(nn.Module):
     """p(codes), one after another in reading order: a GRU predicts each from those before it."""
 
-    def __init__(self, codes: int = 64, hidden: int = 128):
+    def __init__(self, codes: int = 64, hidden: int = 256):
         super().__init__()
         self.config = {"codes": codes, "hidden": hidden}
         self.embed = nn.Embedding(codes + 1, hidden)  # the last one begins a picture
@@ -117,7 +119,7 @@ class CodePrior(nn.Module):
         return self.head(hidden)
 
     @torch.no_grad()
-    def sample(self, count: int, length: int = 49, generator: torch.Generator | None = None) -> torch.Tensor:
+    def sample(self, count: int, length: int = 16, generator: torch.Generator | None = None) -> torch.Tensor:
         """Codes (count, length), drawn one after another."""
         on = self.head.weight.device
         last, state, drawn = torch.full((count, 1), self.embed.num_embeddings - 1, device=on), None, []

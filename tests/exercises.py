@@ -43,18 +43,6 @@ class Exercise:
         return stub, check
 
 
-def read_draft(path: Path) -> dict:
-    """A notebook that has never been executed and so is no .ipynb yet: cells in the percent format of jupytext."""
-    cells = []
-    for part in re.split(r"^# %%", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
-        header, _, source = part.partition("\n")
-        kind = "markdown" if "[markdown]" in header else "code"
-        if kind == "markdown":
-            source = re.sub(r"^# ?", "", source, flags=re.MULTILINE)
-        cells.append({"cell_type": kind, "source": source, "metadata": {"tags": re.findall(r'"([\w-]+)"', header)}})
-    return {"cells": cells}
-
-
 def find(notebook: dict) -> list[Exercise]:
     """The exercises of a notebook, in order."""
     cells, found, heading = notebook["cells"], [], ""

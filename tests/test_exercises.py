@@ -10,8 +10,7 @@ from tests.tools import common
 from tests.wrong_answers import WRONG
 
 pytestmark = pytest.mark.slow
-DRAFTS = sorted((common.ROOT / "notebooks" / "drafts").glob("*.py"))  # not executed yet, but their exercises are ready
-NOTEBOOKS = {path: common.read(path) for path in common.select([])} | {path: exercises.read_draft(path) for path in DRAFTS}
+NOTEBOOKS = {path: common.read(path) for path in common.select([])}
 ALL = [(path, exercise) for path, notebook in NOTEBOOKS.items() for exercise in exercises.find(notebook)]
 IDS = [f"{path.stem[:2]}-{exercise.name}" for path, exercise in ALL]
 each = pytest.mark.parametrize(("notebook", "exercise"), ALL, ids=IDS)

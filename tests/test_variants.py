@@ -118,6 +118,26 @@ def test_the_hierarchical_loss_adds_up_and_bounds_the_likelihood():
     assert (variants.hierarchical_nll(model, x, 200, generator_for("many")) < bound + 0.1).all()
 
 
+def test_small_variances_survive_mixed_precision():
+    torch.manual_seed(0)
+    model = variants.HierarchicalVAE((5, 3), (24, 12))
+    with torch.no_grad():
+        model.p1[-1].bias[5:] = -14.0  # what the prior says of z1 is as good as certain
+    exact = variants.hierarchical_loss(model, batch(), generator_for(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = variants.hierarchical_loss(model, batch(), generator_for(0))
+    for term in ("loss", "upper", "lower"):
+        torch.testing.assert_close(mixed[term], exact[term], rtol=0.02, atol=0.05)
+
+
+def test_the_decoder_sees_both_levels():
+    torch.manual_seed(0)
+    model, z1, z2 = variants.HierarchicalVAE((5, 3), (24, 12)), torch.randn(2, 5), torch.randn(2, 3)
+    decoded = model.decode(z1, z2)
+    assert decoded.shape == (2, 1, 28, 28)
+    assert not torch.allclose(decoded, model.decode(z1, -z2)) and not torch.allclose(decoded, model.decode(-z1, z2))
+
+
 # --- vector quantised ---
 
 

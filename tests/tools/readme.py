@@ -97,11 +97,17 @@ def latent_rows(values) -> list[list[str]]:
         what = f"β-VAE on drawn dogs, β = {best}: mutual information gap"
         rows.add(what, gap[best], f"{gap['1']} (β = 1)", "disentangling")
     if found := values("family"):
-        rows.add("conditional VAE: digits drawn as asked for", percent(found["conditional"]["asked for, got"]), "", "family")
+        ours, rival = (percent(found["conditional"][f"{size} numbers: as asked"]) for size in (3, 20))
+        rows.add("conditional VAE with 3 numbers: digits drawn as asked for", ours, f"{rival} (20 numbers)", "family")
+        ours, rival = (percent(found["adversarial"][f"{name}: told apart"]) for name in ("adversarial", "VAE"))
+        what = "adversarial autoencoder: codes told from draws of N(0, I), 50 % is chance"
+        rows.add(what, ours, f"{rival} (VAE)", "family")
         used, drawn = (percent(found["vector quantised"][key]) for key in ("codebook used", "recognised"))
         rows.add("VQ-VAE: codebook in use; draws through its prior recognised", f"{used}; {drawn}", "", "family")
-        two, one = (f"{spread(found['hierarchical'][f'{name}: nats'])} nats" for name in ("two levels", "flat"))
-        rows.add("hierarchical VAE: importance-weighted test nats", two, f"{one} (flat, as many parameters)", "family")
+        nats = {name: spread(row) for name, row in found["hierarchical"].items()}
+        two, wide, deep = (nats[f"{name}: nats"] for name in ("two levels", "flat", "flat and deeper"))
+        rivals = f"{wide} (flat, as many parameters), {deep} (and deeper)"
+        rows.add("hierarchical VAE: importance-weighted test nats", f"{two} nats", rivals, "family")
     return rows
 
 
