@@ -84,7 +84,7 @@ def adversarial_autoencoder_loss(
     """
     z = model.encode(batch.images)
     reconstruction = bernoulli_nll(model.decode(z), batch.images)
-    frozen = {name: weight.detach() for name, weight in model.discriminator.named_parameters()}
+    frozen = {name: fixed.detach() for name, fixed in model.discriminator.named_parameters()}
     fooling = F.softplus(-functional_call(model.discriminator, frozen, (z,)).float()).squeeze(1)
     drawn = randn_like(z, generator)
     telling = F.softplus(-model.discriminator(drawn).float()) + F.softplus(model.discriminator(z.detach()).float())

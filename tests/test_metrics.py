@@ -118,6 +118,16 @@ def test_encode_all_gives_the_mean_of_every_image_in_order():
     assert not encode_all(vae, data).requires_grad
 
 
+def test_encode_all_draws_with_a_generator():
+    data = ImageSet(torch.randint(0, 255, (7, 1, 28, 28), dtype=torch.uint8), None, "noise")
+    vae, plain = MLPVAE(2, (8,)), Autoencoder(2, (8,))
+    posterior = vae.encode(data.pixels())
+    drawn = torch.stack([encode_all(vae, data, 3, generator_for("codes", i)) for i in range(500)])
+    torch.testing.assert_close(drawn.mean(0), posterior.mean, rtol=0, atol=0.25)
+    torch.testing.assert_close(drawn.std(0), posterior.std, rtol=0.15, atol=0)
+    torch.testing.assert_close(encode_all(plain, data, generator=generator_for("codes")), encode_all(plain, data))
+
+
 def gaussian_features(count: int, mean, root, seed: int) -> torch.Tensor:
     """Features whose sample mean and covariance are exactly `mean` and root · rootᵀ."""
     noise = torch.randn(count, len(mean), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

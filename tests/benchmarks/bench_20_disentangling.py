@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from helpers.budget import budget, seed_everything
+from helpers.budget import budget, generator_for, seed_everything
 from helpers.drawn_dogs import load_drawn_dogs
 from helpers.metrics import encode_all, mutual_information_gap
 from helpers.results import describe_device, save_result
@@ -23,7 +23,8 @@ def measure(job: tuple[float, int]) -> dict[str, float]:
     model = DrawingVAE()
     fit(model, partial(beta_loss, beta=beta), train, epochs=EPOCHS, batch_size=64, lr=1e-3, seed=seed)
     model.eval()
-    gaps = mutual_information_gap(encode_all(model, test), {name: test.factors[name] for name in FACTORS})
+    codes = encode_all(model, test, generator=generator_for("codes", seed))
+    gaps = mutual_information_gap(codes, {name: test.factors[name] for name in FACTORS})
     scores = evaluate(model, vae_loss, test)
     return gaps | {"mean gap": sum(gaps.values()) / len(gaps)} | {name: scores[name] for name in ("reconstruction", "kl")}
 

@@ -47,8 +47,8 @@ def confident(images: torch.Tensor) -> float:
 def conditional(train, test, seed: int) -> dict[str, float]:
     """The share of asked-for digits that the judge recognises, and how often z alone tells the digit."""
     labels, judge, found = torch.arange(10).repeat(SAMPLES // 10), load_shipped(DigitJudge, "digit_judge"), {}
-    for latent, hidden in ((20, (400,)), (3, (512, 256))):
-        model = build(partial(ConditionalVAE, latent, hidden), conditional_loss, train, seed, 12, 5e-3)
+    for latent in (20, 3):
+        model = build(partial(ConditionalVAE, latent), conditional_loss, train, seed, 12, 5e-3)
         drawn = model.decode(torch.randn(len(labels), latent, generator=generator_for("noise", seed)), labels).sigmoid()
         found[f"{latent} numbers: as asked"] = (judge_images(judge, drawn)[0].argmax(1) == labels).float().mean().item()
         some = train[:10_000]
