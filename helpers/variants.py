@@ -120,21 +120,28 @@ class HierarchicalVAE(nn.Module):
 
     def prior(self, z2: torch.Tensor) -> DiagonalGaussian:
         """p(z1|z2)."""
-        return DiagonalGaussian(*self.p1(z2).float().chunk(2, dim=1))
+        return _gaussian(self.p1(z2))
 
     def decode(self, z1: torch.Tensor, z2: torch.Tensor) -> torch.Tensor:
         return self.decoder(torch.cat([z1, z2], dim=1)).unflatten(1, (1, 28, 28))
 
     def forward(self, x: torch.Tensor, generator: torch.Generator | None = None) -> HierarchicalOutput:
         h1 = self.up1(x.flatten(1))
-        # float32: where both variances are small, bfloat16's rounding of the means alone is millions of nats
-        upper = DiagonalGaussian(*self.q2(self.up2(h1)).float().chunk(2, dim=1))
+        upper = _gaussian(self.q2(self.up2(h1)))
         z2 = upper.sample(generator)
         prior = self.prior(z2)
-        lower = precision_weighted(DiagonalGaussian(*self.q1(h1).float().chunk(2, dim=1)), prior)
+        lower = precision_weighted(_gaussian(self.q1(h1)), prior)
         z1 = lower.sample(generator)
         standard = DiagonalGaussian(torch.zeros_like(upper.mean), torch.zeros_like(upper.logvar))
         return HierarchicalOutput(self.decode(z1, z2), (upper, lower), (standard, prior), (z2, z1))
+
+
+def _gaussian(moments: torch.Tensor) -> DiagonalGaussian:
+    """Means and log-variances (B, 2·latent) as a distribution in float32, whatever the layers are computed in.
+
+    Where both variances are small, bfloat16's rounding of the means alone is millions of nats.
+    """
+    return DiagonalGaussian(*moments.float().chunk(2, dim=1))
 
 
 def precision_weighted(a: DiagonalGaussian, b: DiagonalGaussian) -> DiagonalGaussian:

@@ -119,7 +119,7 @@ class CodePrior(nn.Module):
         return self.head(hidden)
 
     @torch.no_grad()
-    def sample(self, count: int, length: int = 16, generator: torch.Generator | None = None) -> torch.Tensor:
+    def sample(self, count: int, length: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """Codes (count, length), drawn one after another."""
         on = self.head.weight.device
         last, state, drawn = torch.full((count, 1), self.embed.num_embeddings - 1, device=on), None, []

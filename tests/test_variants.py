@@ -118,6 +118,14 @@ def test_the_hierarchical_loss_adds_up_and_bounds_the_likelihood():
     assert (variants.hierarchical_nll(model, x, 200, generator_for("many")) < bound + 0.1).all()
 
 
+def test_the_uppermost_prior_is_the_standard_normal():
+    torch.manual_seed(0)
+    model = variants.HierarchicalVAE((5, 3), (24, 12))
+    upper = model(images(), generator_for(0)).posteriors[0]
+    terms = variants.hierarchical_loss(model, batch(), generator_for(0))
+    torch.testing.assert_close(terms["upper"], upper.kl())
+
+
 def test_small_variances_survive_mixed_precision():
     torch.manual_seed(0)
     model = variants.HierarchicalVAE((5, 3), (24, 12))
@@ -259,6 +267,18 @@ def test_hidden_rows_are_not_seen():
     model, x, z = variants.RecurrentVAE(6, 16), images(), torch.randn(5, 6)
     nothing = torch.zeros(5, 28, dtype=torch.bool)
     torch.testing.assert_close(model.teach(z, x, nothing), model.teach(z, 1 - x, nothing))
+
+
+def test_rows_are_hidden_in_training_alone():
+    torch.manual_seed(0)
+    model, x = variants.RecurrentVAE(6, 16), images()
+    for training, share in {True: 0.5, False: 0.0}.items():
+        out = model.train(training)(x, generator_for("hide"))
+        z, by_hand = out.z, generator_for("hide")
+        model.encode(x).sample(by_hand)
+        seen = torch.rand(5, 28, generator=by_hand) >= share
+        torch.testing.assert_close(out.decoded, model.teach(z, x, seen))
+        assert training == (not seen.all())
 
 
 def test_half_a_digit_can_be_read_and_completed():

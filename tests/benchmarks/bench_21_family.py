@@ -107,7 +107,7 @@ def hierarchical(train, test, seed: int) -> dict[str, float]:
 def vector_quantised(train, test, seed: int) -> dict[str, float]:
     """Use of the codebook, and the share recognised of what the prior draws."""
     model = build(VQVAE, vq_loss, train, seed, 6, 3e-3)
-    codes = torch.cat([model.encode(train[i : i + 2000].pixels()) for i in range(0, len(train), 2000)]).flatten(1)
+    codes = encode_all(model, train).flatten(1)
     numbered = ImageSet(torch.zeros(len(codes), 1, 1, 1, dtype=torch.uint8), torch.arange(len(codes)), train.source)
     prior = build(CodePrior, partial(code_loss, codes=codes), numbered, seed, 10, 3e-3, batch_size=BATCH // 2)
     drawn = prior.sample(SAMPLES, 16, generator_for("prior", seed)).view(-1, 4, 4)
