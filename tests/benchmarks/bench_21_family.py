@@ -26,7 +26,7 @@ from helpers.variants import (
     hierarchical_nll,
 )
 from helpers.vector_quantised import VQVAE, CodePrior, code_loss, vq_loss
-from tests.benchmarks.common import SEEDS, mnist, over_seeds, side_by_side, vae_loss
+from tests.benchmarks.common import SEEDS, mnist, over_seeds, side_by_side, sure, vae_loss
 
 SAMPLES, DRAWS = budget(quick=100, cpu=2000, gpu=2000), budget(quick=5, cpu=100, gpu=100)
 BATCH = budget(quick=64, cpu=256, gpu=256)
@@ -43,8 +43,7 @@ def build(model, loss, train, seed: int, epochs: int, lr: float, **settings):
 
 def confident(images: torch.Tensor) -> float:
     """The share of pictures in which the judge is sure of a digit."""
-    judge = load_shipped(DigitJudge, "digit_judge")
-    return (judge_images(judge, images)[0].max(1).values > 0.9).float().mean().item()
+    return sure(judge_images(load_shipped(DigitJudge, "digit_judge"), images)[0])
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from helpers.latent_uses import (
 )
 from helpers.metrics import DigitJudge, encode_all, judge_images
 from helpers.results import save_result
-from tests.benchmarks.common import SEEDS, mnist, over_seeds, side_by_side, train_vae
+from tests.benchmarks.common import SEEDS, mnist, over_seeds, side_by_side, sure, train_vae
 
 COUNT, PAIRS, CLUSTERED = budget(quick=(10, 10, 100), cpu=(500, 500, 5000), gpu=(500, 500, 5000))
 QUALITIES = (1, 5, 10, 20)
@@ -45,7 +45,7 @@ def walks(model, test, seed: int) -> dict[str, float]:
     z = [model.encode(test[index].pixels()).mode() for index in pairs]
     rebuilt = [model.decode(code).sigmoid() for code in z]
     images = {"ends": torch.cat(rebuilt), "codes": model.decode((z[0] + z[1]) / 2).sigmoid(), "cross-fade": sum(rebuilt) / 2}
-    return {name: (judge_images(judge, part)[0].max(1).values > 0.9).float().mean().item() for name, part in images.items()}
+    return {name: sure(judge_images(judge, part)[0]) for name, part in images.items()}
 
 
 @torch.no_grad()

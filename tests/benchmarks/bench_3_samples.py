@@ -3,7 +3,7 @@
 from helpers.budget import generator_for
 from helpers.metrics import GaussianCodes, bootstrap_interval, encode_all, frechet_distance, judge_images, train_judge
 from helpers.results import save_result
-from tests.benchmarks.common import SEEDS, decode, mean_sd, mnist, normal_codes, train_autoencoder, train_vae
+from tests.benchmarks.common import SEEDS, decode, mean_sd, mnist, normal_codes, sure, train_autoencoder, train_vae
 
 COUNT = 10_000
 
@@ -18,7 +18,7 @@ def main() -> None:
     def note(name: str, images) -> None:
         p, features = judge_images(judge, images)
         row = rows.setdefault(name, {"recognised": [], "frechet": [], "interval": []})
-        row["recognised"].append((p.max(1).values > 0.9).float().mean().item())
+        row["recognised"].append(sure(p))
         row["frechet"].append(frechet_distance(features, real))
         row["interval"].append(bootstrap_interval(frechet_distance, features, real, repeats=100))
         print(f"{name:<36} recognised {row['recognised'][-1]:.3f}  Fréchet {row['frechet'][-1]:7.1f}  {row['interval'][-1]}")
@@ -32,7 +32,7 @@ def main() -> None:
         note("autoencoder, N(0, I)", decode(autoencoder, noise))
         fitted = GaussianCodes(encode_all(autoencoder, train))
         note("autoencoder, fitted Gaussian", decode(autoencoder, fitted.sample(COUNT, generator_for("fitted", seed))))
-    values = {"judge accuracy": accuracy, "real recognised": (probabilities.max(1).values > 0.9).float().mean().item()}
+    values = {"judge accuracy": accuracy, "real recognised": sure(probabilities)}
     values["rows"] = {
         name: {
             k: (mean_sd(v) if len(v) > 1 else {"mean": v[0], "each": v}) if k != "interval" else v for k, v in row.items()

@@ -66,6 +66,11 @@ def decode(model, codes: torch.Tensor) -> torch.Tensor:
     return torch.sigmoid(model.decode(codes.to(next(model.parameters()).device))).cpu()
 
 
+def sure(probabilities: torch.Tensor) -> float:
+    """The share of pictures in which a judge is sure of a digit: one of the ten (N, 10) has more than 0.9."""
+    return (probabilities.max(1).values > 0.9).float().mean().item()
+
+
 def normal_codes(count: int, latent: int, seed: int) -> torch.Tensor:
     return torch.randn(count, latent, generator=generator_for("samples", seed))
 
