@@ -3,6 +3,7 @@ PIP_ARGS  ?=
 NOTEBOOKS ?=
 BENCH     ?=
 REPO      ?=
+SOLVED    ?=
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
@@ -25,6 +26,7 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
 	@echo "Variables: NOTEBOOKS=02 (or \"01 02\")  COURSE_PROFILE=quick|cpu|gpu  COURSE_DATA=folder"
 	@echo "           PYTHON=python3.12  PIP_ARGS=\"options for pip\"  BENCH=name  REPO=owner/name"
+	@echo "           SOLVED=1 (with test: whole notebooks with every solution put in)"
 
 $(STAMP): requirements.txt
 	@rm -f $@
@@ -40,7 +42,7 @@ run: $(STAMP) ## execute all notebooks (profile quick) and write the gallery bui
 	@$(PY) -m tests.tools.run_notebooks $(NOTEBOOKS)
 
 test: $(STAMP) ## lint, the tests, and every cell of every notebook
-	@$(PY) -m tests.tools.run_tests $(NOTEBOOKS)
+	@SOLVED="$(SOLVED)" $(PY) -m tests.tools.run_tests $(NOTEBOOKS)
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)/notebooks"
@@ -54,8 +56,9 @@ bench: $(STAMP) ## run the benchmarks (BENCH=name picks one), then the README's 
 	@$(PY) -m tests.tools.run_benchmarks $(BENCH)
 	@$(PY) -m tests.tools.readme
 
-lint: $(STAMP) ## ruff over code and notebooks
+lint: $(STAMP) ## ruff over code and notebooks, and the form of helpers and tests
 	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check helpers tests
 
 publish: ## write REPO=owner/name (default: the origin remote) into badges, setup cells and README
 	@$(ANY_PY) -m tests.tools.publish $(REPO)

@@ -1,9 +1,25 @@
-"""The code that the notebooks share: one idea per file, later files import earlier ones.
+"""The code that the notebooks share.  A map of the house, from bottom to top:
 
-Importing this package is free: torch and the rest are imported by the files that use them.
+    env, rng          profile, device and folders; seeds and generators
+    models/           what the notebooks build: distributions, losses, networks.  Read this first.
+    data/             image sets, augmentation, data sets, folders of photographs, drawn dogs
+    metrics/          quality of images, likelihood, what a latent holds and what it is good for
+    training/         `fit` and `evaluate`, checkpoints, averaged weights, schedules, history
+    classifiers/      the yardsticks: what a digit or a drawn dog shows
+    diffusion/        latents and noise, the parts of a tiny Stable Diffusion, aligning two VAEs
+    diffusers_bridge  the course's VAE as Hugging Face diffusers knows it, and back
+    exercises/        the checks, one file per notebook
+    show/             figures and explorers
+    results           measured numbers as files
+    train_vae, train_tiny_sd   the two commands
+
+Lower floors never import higher ones (tests/test_house.py reads the imports).  Importing this
+package is free: torch and the rest are imported by the files that use them.
 """
 
-__version__ = "1"  # raised when a notebook saved earlier would no longer run with these helpers
+import importlib
+
+__version__ = "2"  # raised when a notebook saved earlier would no longer run with these helpers
 
 
 class CourseError(Exception):
@@ -18,6 +34,28 @@ def require(version: str) -> None:
     """Raise CourseError unless a notebook written for `version` can run with these helpers."""
     if version != __version__:
         raise CourseError(
-            f"This notebook is of course version {version} and the helpers are of version {__version__}: "
-            "open a fresh copy of the notebook, or delete the old folder `course` and run this cell again."
+            f"This notebook is of course version {version} and the helpers are of version "
+            f"{__version__}: open a fresh copy of the notebook, or delete the old folder `course` "
+            "and run this cell again."
         )
+
+
+def check_choice(name: str, value, known) -> None:
+    """CourseError that says what `name` can be, unless `value` is one of `known`."""
+    if value not in known:
+        raise CourseError(f"{name} is {value!r}; it can be {', '.join(map(repr, known))}.")
+
+
+def lazy_exports(package: str, **names_of_module: tuple[str, ...]):
+    """A module's `__getattr__` that imports module=("name", …) of `package` at their first use.
+
+    So a package hands on the few names that notebooks use, and importing it stays free.
+    """
+    module_of = {name: module for module, names in names_of_module.items() for name in names}
+
+    def __getattr__(name: str):
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
+
+    return __getattr__

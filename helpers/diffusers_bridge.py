@@ -1,39 +1,49 @@
-"""Between the course's VAE and Hugging Face diffusers: the same weights under other names (notebook 06).
+"""Between the course's VAE and Hugging Face diffusers (notebook 9).
 
-`to_diffusers` and `from_diffusers` convert a ConvVAE to the library's AutoencoderKL and back.  `DiffusersVAE` lets a
-network that is not Stable Diffusion's take that place in a pipeline.
+`to_diffusers` and `from_diffusers` convert the weights of a ConvVAE to the library's AutoencoderKL
+and back.  `DiffusersVAE` lets a network that is not Stable Diffusion's take that place in a
+pipeline.  In the library pictures are in [-1, 1], in the course's networks in [0, 1].
 """
 
 from collections.abc import Callable
 
 import torch
 import transformers
-from diffusers import AutoencoderKL, ConfigMixin, DiffusionPipeline, ModelMixin, StableDiffusionPipeline
+from diffusers import (
+    AutoencoderKL,
+    ConfigMixin,
+    DiffusionPipeline,
+    ModelMixin,
+    StableDiffusionPipeline,
+)
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.autoencoders.vae import (
+    AutoencoderMixin,
+    DecoderOutput,
+    DiagonalGaussianDistribution,
+)
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.utils import logging
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 from helpers import CourseError
-from helpers.conv_vae import ConvVAE, VAEConfig
-from helpers.tiling import tiled
-from helpers.weight_names import DIFFUSERS, rename, rename_keys
+from helpers.diffusion.tiling import tiled
+from helpers.diffusion.weight_names import DIFFUSERS, rename, rename_keys
+from helpers.models.conv_vae import ConvVAE, VAEConfig
+from helpers.models.distributions import at_least_float32
 
 __all__ = [
     "DiffusersVAE",
     "StableDiffusionPipeline",
     "check_vae",
     "from_diffusers",
-    "rename_keys",
     "swap_vae",
     "to_diffusers",
 ]
 
 logging.disable_progress_bar()  # bars of loading and saving would fill a notebook's outputs
 transformers.utils.logging.disable_progress_bar()
-
 
 FIELDS = {  # VAEConfig's: what diffusers calls them in a configuration
     "channels": "block_out_channels",
@@ -48,14 +58,18 @@ ADAPTED = FIELDS | {"heads": "attention_heads"}  # AutoencoderKL has one head
 
 
 def to_diffusers(vae: ConvVAE, sample_size: int = 64) -> AutoencoderKL:
-    """The same network as a diffusers AutoencoderKL, with the same weights, dtype, device and scaling factor.
+    """The same weights as an AutoencoderKL, with the same dtype, device and scaling factor.
 
-    sample_size: side in pixels of the pictures it was trained on; where tiling is on, larger ones are cut into such tiles.
+    The AutoencoderKL takes and gives pictures in [-1, 1].  sample_size: side in pixels of the
+    pictures it was trained on; with tiling on, larger ones are cut into tiles of that size.
     CourseError for what AutoencoderKL does not have: several heads.
     """
-    config = vae.settings
+    config = vae.config
     if config.heads != 1:
-        raise CourseError(f"AutoencoderKL attends with one head and this ConvVAE has {config.heads}: use DiffusersVAE.")
+        raise CourseError(
+            f"AutoencoderKL attends with one head and this ConvVAE has {config.heads}: "
+            "use DiffusersVAE."
+        )
     levels = len(config.channels)
     with torch.device("meta"):  # the weights are given, not drawn
         autoencoder = AutoencoderKL(
@@ -70,41 +84,51 @@ def to_diffusers(vae: ConvVAE, sample_size: int = 64) -> AutoencoderKL:
 
 
 def from_diffusers(autoencoder: AutoencoderKL) -> ConvVAE:
-    """The same network as the course's ConvVAE, with the same weights, dtype, device and scaling factor.
+    """The same weights as a ConvVAE, with the same dtype, device and scaling factor.
 
-    CourseError where it is built of parts that a ConvVAE does not have.
+    The ConvVAE takes and gives pictures in [0, 1].  CourseError where the AutoencoderKL is built of
+    parts that a ConvVAE does not have.
     """
     config = autoencoder.config
+    levels = len(config.block_out_channels)
     wanted = {
         "in_channels": 3,
         "out_channels": 3,
         "act_fn": "silu",
-        "down_block_types": ["DownEncoderBlock2D"] * len(config.block_out_channels),
-        "up_block_types": ["UpDecoderBlock2D"] * len(config.block_out_channels),
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
         "use_post_quant_conv": config.use_quant_conv,
     }
     for name, value in wanted.items():
         found = list(config[name]) if isinstance(value, list) else config[name]
         if found != value:
-            raise CourseError(f"This AutoencoderKL has {name} = {found}; a ConvVAE can only be {value}.")
+            raise CourseError(
+                f"This AutoencoderKL has {name} = {found}; a ConvVAE can only be {value}."
+            )
     with torch.device("meta"):
         vae = ConvVAE(VAEConfig(**{ours: config[theirs] for ours, theirs in FIELDS.items()}))
     return _with_weights(vae, autoencoder, rename_keys(autoencoder.state_dict()))
 
 
-def _with_weights(model: nn.Module, source: nn.Module, weights: dict[str, torch.Tensor]) -> nn.Module:
-    """`model` with copies of `weights`, in their dtype and on their device, and in the mode of `source`."""
-    model.load_state_dict({key: value.clone() for key, value in weights.items()}, assign=True)
+def _with_weights(
+    model: nn.Module, source: nn.Module, weights: dict[str, torch.Tensor]
+) -> nn.Module:
+    """`model` with copies of `weights` (dtype and device too), in the mode of `source`."""
+    copies = {key: value.clone() for key, value in weights.items()}
+    model.load_state_dict(copies, assign=True)
     return model.train(source.training)
 
 
 class DiffusersVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
     """A VAE of our own in the place of a pipeline's AutoencoderKL.
 
-    The arguments are the configuration that `save_pretrained` writes and that pipelines read: they take the factor
-    from len(block_out_channels), and multiply latents by scaling_factor.  `build` makes the network out of it: a ConvVAE
-    here, in a derived class whatever has encode(images) → DiagonalGaussian and decode(latents) → images.
-    Images are (B, 3, H, W) in [-1, 1], latents (B, latent_channels, H/f, W/f).
+    Images are (B, 3, H, W) in [-1, 1], as the library has them, latents (B, latent_channels, H/f,
+    W/f).  The arguments are the configuration that `save_pretrained` writes and pipelines read:
+    they take the factor from len(block_out_channels), and multiply latents by scaling_factor.
+
+    `build` makes the network out of it: a ConvVAE here, in a derived class whatever has
+    encode(images) → DiagonalGaussian and decode(latents) → images.  That network works, like all of
+    the course, on images in [0, 1]; the adapter converts.
     """
 
     _supports_gradient_checkpointing = True
@@ -126,19 +150,23 @@ class DiffusersVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
     ):
         super().__init__()
         self.network = self.build()
-        self.use_slicing = self.use_tiling = self.gradient_checkpointing = False
+        self.use_slicing = False
+        self.use_tiling = False
+        self.gradient_checkpointing = False
 
     def build(self) -> nn.Module:
-        """The network that `self.config` describes, with fresh weights."""
-        return ConvVAE(VAEConfig(**{ours: self.config[theirs] for ours, theirs in ADAPTED.items()}))
+        """The network that `self.config` describes, with fresh weights; images in [0, 1]."""
+        fields = {ours: self.config[theirs] for ours, theirs in ADAPTED.items()}
+        return ConvVAE(VAEConfig(**fields))
 
     @classmethod
     def of(cls, vae: ConvVAE, sample_size: int = 64) -> "DiffusersVAE":
         """The adapter of a ConvVAE with any number of heads; sample_size as in `to_diffusers`."""
         with torch.device("meta"):
-            fields = {theirs: getattr(vae.settings, ours) for ours, theirs in ADAPTED.items()}
+            fields = {theirs: getattr(vae.config, ours) for ours, theirs in ADAPTED.items()}
             adapter = cls(sample_size=sample_size, **fields)
-        return _with_weights(adapter, vae, {f"network.{key}": value for key, value in vae.state_dict().items()})
+        weights = {f"network.{key}": value for key, value in vae.state_dict().items()}
+        return _with_weights(adapter, vae, weights)
 
     @apply_forward_hook
     def encode(self, x: torch.Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
@@ -147,8 +175,13 @@ class DiffusersVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
     @apply_forward_hook
-    def decode(self, z: torch.Tensor, return_dict: bool = True, generator=None) -> DecoderOutput | tuple:
-        """Latents → DecoderOutput(sample), or a tuple of the images alone; `generator` is the pipelines' and not needed."""
+    def decode(
+        self, z: torch.Tensor, return_dict: bool = True, generator=None
+    ) -> DecoderOutput | tuple:
+        """Latents → DecoderOutput(sample), or a tuple of the images alone.
+
+        Pipelines hand over a `generator`; nothing is drawn here.
+        """
         images = self._sliced(self._decode, z)
         return DecoderOutput(sample=images) if return_dict else (images,)
 
@@ -174,27 +207,42 @@ class DiffusersVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
         return self._moments(x)
 
     def _moments(self, x: torch.Tensor) -> torch.Tensor:
-        posterior = self.network.encode(x)
+        pixels = (at_least_float32(x) + 1) / 2  # [-1, 1] → [0, 1]; half precision would round twice
+        posterior = self.network.encode(pixels.to(x.dtype))
         return torch.cat([posterior.mean, posterior.logvar], dim=1)  # (B, 2·latent, H/f, W/f)
 
     def _decode(self, z: torch.Tensor) -> torch.Tensor:
         side = self.config.sample_size // self._factor
         if self.use_tiling and max(z.shape[2:]) > side:
-            return tiled(self.network.decode, z, side, self._factor)
-        return self.network.decode(z)
+            return tiled(self._images, z, side, self._factor)
+        return self._images(z)
+
+    def _images(self, z: torch.Tensor) -> torch.Tensor:
+        images = 2 * self.network.decode(z) - 1  # (B, latent, H/f, W/f) → (B, 3, H, W); to [-1, 1]
+        return images.to(z.dtype)
 
     def _sliced(self, function: Callable, x: torch.Tensor) -> torch.Tensor:
-        return torch.cat([function(one) for one in x.split(1)]) if self.use_slicing else function(x)
+        if self.use_slicing:
+            return torch.cat([function(one) for one in x.split(1)])
+        return function(x)
 
-    def _set_gradient_checkpointing(self, enable: bool = True, gradient_checkpointing_func: Callable | None = None) -> None:
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Of the adapter alone: the library looks for a flag where a ConvVAE has a method."""
+        return self.gradient_checkpointing
+
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Callable | None = None
+    ) -> None:
         self.gradient_checkpointing = enable
-        self.network.recompute(enable)
+        self.network.gradient_checkpointing(enable)
 
 
 def swap_vae(pipeline: DiffusionPipeline, vae: nn.Module) -> DiffusionPipeline:
-    """Put `vae` (AutoencoderKL or DiffusersVAE) into a Stable Diffusion pipeline, in place, in its dtype and on its device.
+    """Put an AutoencoderKL or DiffusersVAE into a Stable Diffusion pipeline, in place.
 
-    CourseError where it does not fit; an assignment to pipeline.vae checks and casts nothing.
+    It is brought to the UNet's dtype and device.  CourseError where it does not fit; an assignment
+    to pipeline.vae checks and casts nothing.
     """
     check_vae(pipeline, vae)
     vae = vae.to(pipeline.unet.device)
@@ -205,20 +253,28 @@ def swap_vae(pipeline: DiffusionPipeline, vae: nn.Module) -> DiffusionPipeline:
 
 
 def check_vae(pipeline: DiffusionPipeline, vae: nn.Module | None = None) -> None:
-    """CourseError, before any sampling, unless `vae` (default: the pipeline's own) makes latents as its UNet has them."""
+    """CourseError, before any sampling, unless a VAE makes latents as the pipeline's UNet has them.
+
+    vae: by default the pipeline's own.
+    """
     vae = vae or pipeline.vae
     if not isinstance(vae, ModelMixin) or "block_out_channels" not in vae.config:
         raise CourseError(
-            f"A pipeline cannot use a {type(vae).__name__}: to_diffusers or DiffusersVAE make of it what it can use."
+            f"A pipeline cannot use a {type(vae).__name__}: to_diffusers or DiffusersVAE make of "
+            "it what it can use."
         )
-    wanted, given = pipeline.unet.config.in_channels, vae.config.latent_channels
-    if wanted not in (given, 2 * given + 1):  # an inpainting UNet sees latents, masked latents and the mask
+    wanted = pipeline.unet.config.in_channels
+    given = vae.config.latent_channels
+    if wanted not in (given, 2 * given + 1):  # an inpainting UNet: latents, masked latents, mask
         raise CourseError(
-            f"The UNet works on latents of {wanted} channels and this VAE has {given}: one of them has to be trained anew."
+            f"The UNet works on latents of {wanted} channels and this VAE has {given}: one of them "
+            "has to be trained anew."
         )
+    wanted = pipeline.vae_scale_factor
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    if factor != pipeline.vae_scale_factor:
+    if factor != wanted:
         raise CourseError(
-            f"The pipeline counts on latents {pipeline.vae_scale_factor} times smaller than pictures, and this VAE makes "
-            f"them {factor} times smaller: take one with {pipeline.vae_scale_factor.bit_length()} block_out_channels."
+            f"The pipeline counts on latents {wanted} times smaller than pictures, and this VAE "
+            f"makes them {factor} times smaller: take one with {wanted.bit_length()} "
+            "block_out_channels."
         )

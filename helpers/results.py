@@ -1,44 +1,67 @@
-"""Measured numbers as files: whatever the README or a notebook states was written here by the code that measured it."""
+"""Measured numbers as files: whatever the README or a notebook states was written here.
+
+The code that measures them calls `save_result`; notebooks and tables read with `load_result`.
+"""
 
 import json
+import os
 import platform
 from importlib.metadata import version
 
-from helpers import CourseError
-from helpers.budget import ROOT, device, profile, published_dir
+import torch
 
-PACKAGES = ("torch", "torchvision", "accelerate", "diffusers", "transformers", "scikit-learn", "numpy")
+from helpers import CourseError
+from helpers.env import ROOT, device, profile, published_dir
+
+PACKAGES = ("torch", "torchvision", "accelerate", "diffusers", "transformers", "scikit-learn")
+PACKAGES += ("numpy",)
 
 
 def describe_device() -> str:
     """The device that measured, in words a reader knows; no host names."""
-    import torch
-
-    if device().type == "cuda":
+    on = device().type
+    if on == "cuda":
         return torch.cuda.get_device_name()
+    if on == "mps":
+        return "Apple GPU (MPS)"
     cores = torch.get_num_threads()
-    return f"{cores} CPU core{'s'[: cores - 1]} ({platform.machine()})" if device().type == "cpu" else "Apple GPU (MPS)"
+    return f"{cores} CPU core{'s' if cores > 1 else ''} ({platform.machine()})"
 
 
-def save_result(name: str, values: dict, *, seeds: list[int], data: str) -> dict:
-    """Write `values` with where they come from to data/results/`name`.json (build/results unless publishing)."""
+def save_result(name: str, values: dict, *, seeds: list[int], data: str, code: str) -> dict:
+    """Write `values` with where they come from; returns the record.
+
+    To data/results/`name`.json when publishing, else to build/results.
+    data: the data set's source; code: a fingerprint of the code that measured them.
+    CourseError in the quick profile when publishing: its figures are for trying out.
+    """
+    if profile() == "quick" and os.environ.get("COURSE_PUBLISH") == "1":
+        raise CourseError(
+            f"The quick profile measures nothing worth publishing: {name} was not written. "
+            "Unset COURSE_PUBLISH, and the result goes to build/results."
+        )
+    versions = {package: version(package) for package in PACKAGES}
     record = {
         "values": values,
         "profile": profile(),
         "device": describe_device(),
         "seeds": seeds,
         "data": data,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "code": code,
+        "versions": {"python": platform.python_version()} | versions,
     }
+    text = json.dumps(record, indent=1) + "\n"  # first: what is no JSON leaves no half file
     path = published_dir("results") / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    path.write_text(text, encoding="utf-8")
     return record
 
 
 def load_result(name: str) -> dict:
-    """The published record data/results/`name`.json; CourseError where it has not been measured yet."""
+    """The published record data/results/`name`.json; CourseError where there is none yet."""
     path = ROOT / "data" / "results" / f"{name}.json"
     if not path.exists():
-        raise CourseError(f"data/results/{name}.json is not there: `make bench` measures and writes it.")
-    return json.loads(path.read_text())
+        raise CourseError(
+            f"data/results/{name}.json is not there: `make bench` measures and writes it."
+        )
+    return json.loads(path.read_text(encoding="utf-8"))

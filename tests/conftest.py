@@ -1,4 +1,4 @@
-"""Fixtures of all tests: the quick profile, one thread, and nothing written over a learner's files."""
+"""Fixtures of all tests: the quick profile, one thread, no learner's file written over."""
 
 import os
 import tempfile

@@ -1,9 +1,11 @@
-"""Two published recipes for VAEs on dogs, written afresh from their descriptions, as baselines; and ours.
+"""Two published recipes for VAEs on dogs, written afresh from their descriptions, as baselines.
 
-Changed, for fairness: the dogs are cropped instead of squashed, and come at the size that all contenders have.
+Changed, for fairness: the dogs are cropped instead of squashed, and come at the size that all
+contenders have.  The published networks take and give pixels in [-1, 1].
 """
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -13,35 +15,44 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from helpers.budget import data_dir, device, seed_everything
-from helpers.conv_vae import ConvVAE, VAEConfig, image_loss, to_signed, to_unit
-from helpers.data import ImageSet, random_flip
-from helpers.distributions import DiagonalGaussian
-from helpers.mlp import VAEOutput
-from helpers.training import fit
+from helpers.data.image_set import ImageSet
+from helpers.env import data_dir, device
+from helpers.models.conv_vae import ConvVAE, VAEConfig
+from helpers.models.distributions import DiagonalGaussian
 
 
 class OneByOne(Dataset):
-    """Images opened, resized, cropped and normalised one at a time, (3, R, R) in [-1, 1]: what the courses write.
+    """Images opened, resized, cropped and normalised one at a time: what the courses write.
 
-    Drawn dogs, and photographs outside $COURSE_DATA/dogs, come from the set's tensor.
+    (3, R, R) in [-1, 1].  Drawn dogs, and photographs outside $COURSE_DATA/dogs, come from the
+    set's tensor.
     """
 
     def __init__(self, data: ImageSet):
-        folder, size = data_dir() / "dogs", data.images.shape[3]
+        folder = data_dir() / "dogs"
+        size = data.images.shape[3]
         self.images = data.images
         self.files = [folder / name for name in data.names] if folder.is_dir() else []
-        steps = (transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor())
-        self.transform = transforms.Compose([*steps, transforms.Normalize([0.5] * 3, [0.5] * 3)])
+        self.transform = transforms.Compose(
+            [
+                transforms.Resize(size),
+                transforms.CenterCrop(size),
+                transforms.ToTensor(),
+                transforms.Normalize([0.5] * 3, [0.5] * 3),
+            ]
+        )
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         if not self.files:
-            return to_signed(self.images[index].float() / 255)
+            return 2 * (self.images[index].float() / 255) - 1
         with Image.open(self.files[index]) as image:
             return self.transform(image.convert("RGB"))
+
+
+# --- the chapter ---
 
 
 class VisualBlock(nn.Module):
@@ -66,20 +77,26 @@ class SoftmaxAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int = 4):
         super().__init__()
-        self.heads, self.norm = heads, nn.GroupNorm(32, channels)
-        self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+        self.heads = heads
+        self.norm = nn.GroupNorm(32, channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
 
     def forward(self, x):
         b, c, h, w = x.shape
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, H·W, C)
-        q, k, v = self.qkv(tokens).view(b, h * w, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        split = self.qkv(tokens).view(b, h * w, 3, self.heads, c // self.heads)
+        q, k, v = split.permute(2, 0, 3, 1, 4)  # 3 × (B, heads, H·W, C/heads)
         weights = (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(dim=3)
         mixed = (weights @ v).transpose(1, 2).flatten(2)
         return x + self.out(mixed).transpose(1, 2).view(b, c, h, w)
 
 
 class ChapterVAE(nn.Module):
-    """The chapter's network; its decoder's two changes of width, missing as published, are put in."""
+    """The chapter's network.
+
+    Its decoder's two changes of width, missing as published, are put in.
+    """
 
     def __init__(self):
         super().__init__()
@@ -91,16 +108,19 @@ class ChapterVAE(nn.Module):
             return nn.Upsample(scale_factor=2, mode="nearest")
 
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, 32, 3, padding=1), VisualBlock(32), VisualBlock(32), down(32, 64),
-            VisualBlock(64), VisualBlock(64), down(64, 128), VisualBlock(128), VisualBlock(128), down(128, 128),
-            VisualBlock(128), SoftmaxAttention(128), VisualBlock(128), nn.GroupNorm(32, 128),
-            nn.Conv2d(128, 8, 3, padding=1),
+            nn.Conv2d(3, 32, 3, padding=1), VisualBlock(32), VisualBlock(32),
+            down(32, 64), VisualBlock(64), VisualBlock(64),
+            down(64, 128), VisualBlock(128), VisualBlock(128),
+            down(128, 128), VisualBlock(128), SoftmaxAttention(128), VisualBlock(128),
+            nn.GroupNorm(32, 128), nn.Conv2d(128, 8, 3, padding=1),
         )  # fmt: skip
         self.decoder = nn.Sequential(
-            nn.Conv2d(4, 128, 3, padding=1), VisualBlock(128), SoftmaxAttention(128), VisualBlock(128),
-            grow(), VisualBlock(128), VisualBlock(128), grow(), VisualBlock(128), VisualBlock(128, 64),
-            grow(), VisualBlock(64), VisualBlock(64, 32), VisualBlock(32), nn.GroupNorm(32, 32),
-            nn.Conv2d(32, 3, 3, padding=1),
+            nn.Conv2d(4, 128, 3, padding=1),
+            VisualBlock(128), SoftmaxAttention(128), VisualBlock(128),
+            grow(), VisualBlock(128), VisualBlock(128),
+            grow(), VisualBlock(128), VisualBlock(128, 64),
+            grow(), VisualBlock(64), VisualBlock(64, 32), VisualBlock(32),
+            nn.GroupNorm(32, 32), nn.Conv2d(32, 3, 3, padding=1),
         )  # fmt: skip
 
     def posterior(self, x):
@@ -114,11 +134,18 @@ class ChapterVAE(nn.Module):
         """Squared error as a mean, plus the KL as a mean."""
         mean, logvar = self.posterior(x)
         decoded = self.decoder(mean + torch.randn_like(mean) * (logvar / 2).exp())
-        return F.mse_loss(decoded, x) + 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        return F.mse_loss(decoded, x) + kl
+
+
+# --- the original course ---
 
 
 class OriginalVAE(nn.Module):
-    """The original course's: Stable Diffusion's network (or another), and a KL of the two halves of the scaled sample."""
+    """The original course's: Stable Diffusion's network (or another one).
+
+    Its KL is that of the two halves of the scaled sample.
+    """
 
     SCALE = 0.18215
 
@@ -127,84 +154,47 @@ class OriginalVAE(nn.Module):
         self.vae = ConvVAE(config or VAEConfig.stable_diffusion())
         for layer in self.vae.modules():
             if isinstance(layer, nn.Conv2d):
-                layer.reset_parameters()  # as published: PyTorch's own start, without this course's zeros and narrow noise
+                # as published: PyTorch's own start, without this course's zeros and narrow noise
+                layer.reset_parameters()
 
     def posterior(self, x):
-        posterior = self.vae.encode(x)
+        moments = self.vae.to_moments(self.vae.encoder(x))
+        posterior = DiagonalGaussian(*moments.chunk(2, dim=1))
         return posterior.mean, posterior.logvar
 
     def latent(self, mean):
         return self.SCALE * mean
 
     def decoder(self, z):
-        return self.vae.decode(z / self.SCALE)
+        return self.vae.decoder(self.vae.from_latent(z / self.SCALE))
 
     def loss(self, x):
         """Squared error as a mean, plus 0.00025 · the "KL" summed over the batch."""
         mean, logvar = self.posterior(x)
         z = self.SCALE * (mean + torch.randn_like(mean) * (logvar / 2).exp())
-        half_mean, half_logvar = z.chunk(2, dim=1)  # two channels of a sample, taken for means and log-variances
+        # two channels of a sample, taken for means and log-variances
+        half_mean, half_logvar = z.chunk(2, dim=1)
         kl = 0.5 * (half_mean.square() + half_logvar.exp() - 1 - half_logvar).sum()
         return F.mse_loss(self.decoder(z), x) + 0.00025 * kl
 
 
-def train_ours(train: ImageSet, seed: int, model: nn.Module, **length) -> tuple[nn.Module, int]:
-    """(model, images seen) of the course's recipe, as `python -m helpers.train_dogs` has it; length: minutes=… or steps=…"""
-    seen = []
-
-    def augment(images, generator):
-        seen.append(len(images))
-        return random_flip(images, generator)
-
-    loss = partial(image_loss, beta=0.1)
-    fit(model, loss, train, batch_size=8, lr=3e-3, augment=augment, seed=seed, **length)
-    return model, sum(seen)
-
-
-def course_model(seed: int, **fields) -> ConvVAE:
-    """A fresh ConvVAE of VAEConfig.course(factor), other fields replaced."""
-    seed_everything(seed)
-    factor = fields.pop("factor")
-    return ConvVAE(VAEConfig.course(factor), **fields)
-
-
-class SmallVAE(nn.Module):
-    """One convolution for each halving, as a VAE: (B, 3, H, W) → (B, 4, H/factor, W/factor) and back; notebook 05 has it."""
-
-    def __init__(self, factor: int):
-        super().__init__()
-        self.settings = VAEConfig.course(factor)
-        widths = [3] + [32] * (factor.bit_length() - 2)  # f4: 3, 32; f8: 3, 32, 32
-        pairs = list(zip(widths, widths[1:], strict=False))
-        down = [layer for a, b in pairs for layer in (nn.Conv2d(a, b, 4, 2, 1), nn.ReLU())]
-        up = [layer for a, b in pairs[::-1] for layer in (nn.ReLU(), nn.ConvTranspose2d(b, a, 4, 2, 1))]
-        self.encoder = nn.Sequential(*down, nn.Conv2d(widths[-1], 8, 4, 2, 1))
-        self.decode = nn.Sequential(nn.ConvTranspose2d(4, widths[-1], 4, 2, 1), *up)
-        nn.init.constant_(self.encoder[-1].bias[4:], -6.0)  # σ begins narrow, as in ConvVAE
-
-    def encode(self, x):
-        return DiagonalGaussian(*self.encoder(x).chunk(2, dim=1))
-
-    def forward(self, x, generator=None):
-        posterior = self.encode(x)
-        z = posterior.sample(generator)
-        return VAEOutput(self.decode(z), posterior, z)
-
-
-RECIPES = {  # what makes the model, batch size
+RECIPES: dict[str, tuple[Callable, int]] = {  # what makes the model, batch size
     "chapter": (ChapterVAE, 64),
     "original": (OriginalVAE, 8),
-    "original, with the course's network": (partial(OriginalVAE, VAEConfig.course(8)), 8),  # sees more images in the time
+    # sees more images in the time
+    "original, with the course's network": (partial(OriginalVAE, VAEConfig.course(8)), 8),
 }
 
 
 def train_published(name: str, train: ImageSet, seconds: float, seed: int) -> tuple[nn.Module, int]:
-    """(model, images seen) of Adam 1e-4 in fp32 over a per-image DataLoader, for so many seconds."""
+    """(model, images seen) of Adam 1e-4 in fp32 over a per-image DataLoader."""
     torch.manual_seed(seed)
     make, batch_size = RECIPES[name]
-    model, seen, on = make().to(device()), 0, device()
+    on = device()
+    model = make().to(on)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     loader = DataLoader(OneByOne(train), batch_size=min(batch_size, len(train)), shuffle=True)
+    seen = 0
     started = time.perf_counter()
     while True:
         for x in loader:
@@ -220,14 +210,17 @@ def train_published(name: str, train: ImageSet, seconds: float, seed: int) -> tu
 
 @torch.no_grad()
 def measure_published(model: nn.Module, data: ImageSet) -> tuple[torch.Tensor, dict[str, float]]:
-    """(every image decoded from the posterior's mean, (N, 3, H, W) in [0, 1]; figures of what the encoder really outputs).
+    """(every image decoded from the posterior's mean, figures of what the encoder really gives).
 
-    The figures: KL in nats per image, and noise: σ / standard deviation of the means.
+    The images: (N, 3, H, W) in [0, 1].  The figures: "kl" in nats per image, and "noise",
+    σ / standard deviation of the means.
     """
-    on, decoded, pairs = next(model.parameters()).device, [], []
+    on = next(model.parameters()).device
+    decoded, pairs = [], []
     for i in range(0, len(data), 32):
-        mean, logvar = model.posterior(to_signed(data[i : i + 32].pixels(on)))
-        decoded.append(to_unit(model.decoder(model.latent(mean))).clamp(0, 1).cpu())
+        mean, logvar = model.posterior(2 * data[i : i + 32].pixels(on) - 1)
+        images = (model.decoder(model.latent(mean)) + 1) / 2
+        decoded.append(images.clamp(0, 1).cpu())
         pairs.append((mean.cpu(), logvar.cpu()))
     mean, logvar = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).flatten(1).sum(1).mean()

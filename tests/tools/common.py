@@ -1,4 +1,4 @@
-"""What the tools share: where things are, how a notebook is picked and read. Standard library only."""
+"""What the tools share: where things are, how a notebook is read.  Standard library only."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ def fail(sentence: str) -> None:
 
 
 def select(words: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
-    """The notebooks that `words` name by number ("02", "2") or by name; without words all of them."""
+    """The notebooks that `words` name by number ("02", "2") or by name; without words all."""
     every = sorted(folder.glob("[0-9]*.ipynb"))
     if not words:
         return every
@@ -44,9 +44,8 @@ def select(words: list[str], folder: Path = NOTEBOOKS) -> list[Path]:
         number = name.zfill(2) if name.isdigit() else None
         found = [p for p in every if p.stem == name or p.stem.split("_")[0] == number]
         if not found:
-            fail(
-                f"There is no notebook {word!r}; there are: {', '.join(p.stem for p in every) or 'none yet'}."
-            )
+            known = ", ".join(p.stem for p in every) or "none yet"
+            fail(f"There is no notebook {word!r}; there are: {known}.")
         picked += [p for p in found if p not in picked]
     return picked
 
@@ -78,7 +77,9 @@ def heading(notebook: dict) -> str:
 
 def cores(at_most: int = 4) -> int:
     """How many things to run side by side; capped, because each of them loads torch."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, min(at_most, available))
 
 
@@ -89,12 +90,23 @@ def threads(jobs: int) -> dict[str, str]:
 
 
 def course_files(root: Path = ROOT) -> list[Path]:
-    """The files that belong to the course: what git tracks or would track; without git, all but products."""
-    command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    """The course's own files: what git tracks or would track; without git, all but products."""
+    command = [
+        "git",
+        "-C",
+        str(root),
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]
     if (root / ".git").exists():
         try:
             listed = subprocess.run(command, capture_output=True, check=True).stdout.decode()
-            return sorted({root / name for name in listed.split("\0") if name and (root / name).is_file()})
+            return sorted(
+                {root / name for name in listed.split("\0") if name and (root / name).is_file()}
+            )
         except (OSError, subprocess.CalledProcessError):
             pass  # git is missing or does not trust the folder
     own_data = {root / "data" / name for name in ("README.md", "checkpoints", "results")}
@@ -102,7 +114,9 @@ def course_files(root: Path = ROOT) -> list[Path]:
     for folder, folders, names in os.walk(root):
         here = Path(folder)
         folders[:] = [
-            n for n in folders if n not in GENERATED and (here != root / "data" or here / n in own_data)
+            n
+            for n in folders
+            if n not in GENERATED and (here != root / "data" or here / n in own_data)
         ]
         found += [here / n for n in names if here != root / "data" or here / n in own_data]
     return sorted(found)

@@ -35,12 +35,15 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --page: #12161c; --card: #1b2129; --ink: #e8ecf1;
   --soft: #a2adb9; --line: #333c47; --good: #5fd3a6; --bad: #ff9088; --link: #7ab8ff; } }
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 1rem/1.5 system-ui, sans-serif; }
 main { max-width: 72rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; }
 h1 { font-size: clamp(1.4rem, 5vw, 2.2rem); line-height: 1.2; margin: 0 0 .3rem; }
 .sum { color: var(--soft); margin: 0 0 1.5rem; }
-.grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); }
-article { background: var(--card); border: 1px solid var(--line); border-radius: .6rem; overflow: hidden;
+.grid { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); }
+article { background: var(--card); border: 1px solid var(--line); border-radius: .6rem;
+  overflow: hidden;
   display: flex; flex-direction: column; }
 .picture { display: block; background: #fff; aspect-ratio: 16 / 10; }
 .picture img { width: 100%; height: 100%; object-fit: contain; display: block; }
@@ -48,20 +51,29 @@ article { background: var(--card); border: 1px solid var(--line); border-radius:
 h2 { font-size: 1.1rem; margin: 0; } h2 a { color: var(--link); } p { margin: 0; }
 .facts { margin-top: auto; display: flex; flex-wrap: wrap; gap: .3rem .8rem; color: var(--soft);
   font-size: .9rem; }
-.passed, .failed { font-weight: 600; } .passed { color: var(--good); } .failed { color: var(--bad); }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-size: .85rem; color: var(--bad); }
+.passed, .failed { font-weight: 600; }
+.passed { color: var(--good); }
+.failed { color: var(--bad); }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-size: .85rem;
+  color: var(--bad); }
 """
 
 
 def picture(notebook) -> tuple[str, str, str] | None:
-    """Media type, base64 and alt text for the card: from the cell tagged `teaser`, else the first there is."""
+    """Media type, base64 and alt text for the card: from the teaser, else the first there is."""
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     for cell in sorted(cells, key=lambda cell: "teaser" not in common.tags(cell)):
         for out in cell["outputs"]:
-            for kind in [kind for kind in out.get("data", {}) if kind in ("image/png", "image/jpeg")]:
+            for kind in [
+                kind for kind in out.get("data", {}) if kind in ("image/png", "image/jpeg")
+            ]:
                 data = out["data"][kind]
                 data = data if isinstance(data, str) else "".join(data)
-                return kind, re.sub(r"\s", "", data), out.get("metadata", {}).get(kind, {}).get("alt", "")
+                return (
+                    kind,
+                    re.sub(r"\s", "", data),
+                    out.get("metadata", {}).get(kind, {}).get("alt", ""),
+                )
     return None
 
 
@@ -81,7 +93,9 @@ def page_title(root: Path) -> str:
     """The README's first heading."""
     readme = root / "README.md"
     found = (
-        re.search(r"^# (.+)$", readme.read_text(encoding="utf-8"), re.MULTILINE) if readme.exists() else None
+        re.search(r"^# (.+)$", readme.read_text(encoding="utf-8"), re.MULTILINE)
+        if readme.exists()
+        else None
     )
     return re.sub(r"[*`]", "", found[1]).strip() if found else "The course"
 
@@ -98,7 +112,11 @@ def card(notebook, facts: dict) -> str:
     """The card of one notebook."""
     link = f"notebooks/{facts['name']}.html"
     shown = picture(notebook)
-    image = f'<img src="data:{shown[0]};base64,{shown[1]}" alt="{html.escape(shown[2])}">' if shown else ""
+    image = (
+        f'<img src="data:{shown[0]};base64,{shown[1]}" alt="{html.escape(shown[2])}">'
+        if shown
+        else ""
+    )
     state = "failed" if facts["error"] else "passed"
     error = f"<pre>{html.escape(facts['error'])}</pre>" if facts["error"] else ""
     number = facts["name"].split("_")[0]
@@ -127,7 +145,7 @@ def index(cards: list[str], title: str, summary: str) -> str:
 
 
 def write(results: list, build: Path, folder: Path = common.NOTEBOOKS) -> Path:
-    """Store the executed notebooks and write the page; notebooks not run this time keep their last card."""
+    """Store the executed notebooks and write the page; the others keep their last card."""
     kept = build / "notebooks"
     kept.mkdir(parents=True, exist_ok=True)
     for result in results:

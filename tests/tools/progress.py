@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tests.tools import common
 
-CHECK = re.compile(r"^check\.(\w+)\(", re.MULTILINE)
+# "check.slerp(slerp)", and of a piece written in place "Encoder = check.encoder(Encoder)"
+CHECK = re.compile(r"^(?:\w+ = )?check\.(\w+)\(", re.MULTILINE)
 HEADING = re.compile(r"^### (Exercise.*)$", re.MULTILINE)
 
 
@@ -32,11 +33,13 @@ def tally(folder: Path, solved: set[str]) -> list[str]:
         known = exercises(common.read(path))
         mine = [name for name in known if name in solved]
         number, _, name = path.stem.partition("_")
-        lines.append(f"{number} {name.replace('_', ' ')}: {len(mine)} of {len(known)} exercises solved")
+        title = name.replace("_", " ")
+        lines.append(f"{number} {title}: {len(mine)} of {len(known)} exercises solved")
         left = [name for name in known if name not in solved]
         if left and following is None:
             following = f"Next: notebook {number}, {known[left[0]] or left[0]}"
-        total, done = total + len(known), done + len(mine)
+        total += len(known)
+        done += len(mine)
     if not lines:
         return ["There are no notebooks yet."]
     everything = f"All {total} exercises solved." if total and done == total else None

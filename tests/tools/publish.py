@@ -2,8 +2,8 @@
 
     python -m tests.tools.publish [owner/name]
 
-By default the address of the remote `origin`. Only the address changes: outputs and the layout of the
-files stay as they are, and it can be repeated with another address. Standard library only.
+By default the address of the remote `origin`.  Only the address changes: outputs and the layout of
+the files stay as they are, and it can be repeated with another address.  Standard library only.
 """
 
 import copy
@@ -31,7 +31,9 @@ def slugs(root: Path) -> set[str]:
     """Every owner/name that badges and setup cells give now."""
     readme = root / "README.md"
     found = (
-        {slug for slug, _ in BADGE.findall(readme.read_text(encoding="utf-8"))} if readme.exists() else set()
+        {slug for slug, _ in BADGE.findall(readme.read_text(encoding="utf-8"))}
+        if readme.exists()
+        else set()
     )
     for path in common.select([], root / "notebooks"):
         notebook = common.read(path)
@@ -51,7 +53,7 @@ def replaced(text: str, old: set[str], new: str) -> str:
 
 
 def rewrite_notebook(raw: str, old: set[str], new: str) -> str:
-    """The text of a notebook file with the address changed in its sources and nothing else touched."""
+    """The text of a notebook file with the address changed in its sources and nowhere else."""
     notebook = json.loads(raw)
     wanted = copy.deepcopy(notebook)
     for cell, goal in zip(notebook["cells"], wanted["cells"]):
@@ -68,14 +70,18 @@ def rewrite_notebook(raw: str, old: set[str], new: str) -> str:
 
 
 def publish(root: Path, new: str) -> list[Path]:
-    """Write `new` everywhere under `root`, or nowhere if one file cannot be; the files that changed."""
+    """Write `new` everywhere under `root`, or nowhere if one file cannot be; what changed."""
     old, fresh = slugs(root), {}
     for path in [*common.select([], root / "notebooks"), root / "README.md"]:
         if not path.exists():
             continue
         raw = path.read_bytes().decode("utf-8")
         try:
-            text = rewrite_notebook(raw, old, new) if path.suffix == ".ipynb" else replaced(raw, old, new)
+            text = (
+                rewrite_notebook(raw, old, new)
+                if path.suffix == ".ipynb"
+                else replaced(raw, old, new)
+            )
         except ValueError as fault:
             common.fail(f"{path.name} was not changed, nor was any other file: {fault}.")
         if text != raw:
@@ -91,7 +97,10 @@ def origin(root: Path) -> str:
     try:
         address = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        common.fail("There is no remote `origin` to read the address from: say make publish REPO=owner/name.")
+        common.fail(
+            "There is no remote `origin` to read the address from: "
+            "say make publish REPO=owner/name."
+        )
     found = REMOTE.search(address)
     if not found:
         common.fail("The remote `origin` is not on github.com: say make publish REPO=owner/name.")
@@ -106,7 +115,9 @@ def main(arguments: list[str], root: Path = common.ROOT) -> None:
     if not slugs(root):
         common.fail("There is no badge and no setup cell here to write the address to.")
     changed = publish(root, new)
-    print(f"{new}: {len(changed)} files changed." if changed else f"{new} stands everywhere already.")
+    print(
+        f"{new}: {len(changed)} files changed." if changed else f"{new} stands everywhere already."
+    )
 
 
 if __name__ == "__main__":

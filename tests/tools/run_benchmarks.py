@@ -1,6 +1,8 @@
-"""Run the scripts tests/benchmarks/bench_*.py one after the other; their results go to data/results.
+"""Run the benchmarks, each after those that write what it needs; results go to data/results.
 
-python -m tests.tools.run_benchmarks [NAME ...]
+    python -m tests.tools.run_benchmarks [NAME ...]
+
+Without names it runs all of them (about six hours).
 """
 
 import os
@@ -8,30 +10,48 @@ import shutil
 import subprocess
 import sys
 
-from helpers.budget import runs_dir
+from helpers.env import runs_dir
+from tests.benchmarks import catalogue
 from tests.tools import common
 
-BENCHMARKS = common.ROOT / "tests" / "benchmarks"
+
+def pick(words: list[str]) -> list[str]:
+    """The benchmarks that `words` name ("dogs", "bench_dogs.py"), in order; without words all."""
+    every = catalogue.in_order()
+    picked = {word.removesuffix(".py").removeprefix("bench_") for word in words} or set(every)
+    unknown = sorted(picked - set(every))
+    if unknown:
+        known = ", ".join(sorted(every))
+        common.fail(f"There is no benchmark {unknown[0]!r}; there are: {known}.")
+    return [name for name in every if name in picked]
+
+
+def run_one(name: str) -> bool:
+    """Run a benchmark in a process of its own; False if it failed."""
+    print(f"\n=== {name}", flush=True)
+    env = {"COURSE_PROFILE": "cpu", "TQDM_DISABLE": "1", **os.environ, "COURSE_PUBLISH": "1"}
+    command = [sys.executable, "-m", f"tests.benchmarks.bench_{name}"]
+    if subprocess.run(command, cwd=common.ROOT, env=env).returncode:
+        return False  # its runs stay: the next call goes on with them
+    for run in runs_dir().glob(f"bench_{name}-*"):
+        shutil.rmtree(run)  # finished runs would be loaded instead of measured again
+    return True
 
 
 def main(words: list[str]) -> int:
     """Run all benchmarks, or those that are named; 1 if any of them failed."""
-    every = [path.stem for path in sorted(BENCHMARKS.glob("bench_*.py"))]
-    picked = ["bench_" + word.removesuffix(".py").removeprefix("bench_") for word in words] or every
-    unknown = [name for name in picked if name not in every]
-    if unknown:
-        known = ", ".join(name.removeprefix("bench_") for name in every) or "none yet"
-        common.fail(f"There is no benchmark {unknown[0].removeprefix('bench_')!r}; there are: {known}.")
-    env = {"COURSE_PROFILE": "cpu", "TQDM_DISABLE": "1", **os.environ, "COURSE_PUBLISH": "1"}
+    if os.environ.get("COURSE_PROFILE") == "quick":
+        common.fail(
+            "The quick profile measures nothing worth publishing: unset COURSE_PROFILE, or try a "
+            "benchmark with `python -m tests.benchmarks.bench_NAME`, whose results go to build/."
+        )
     failed = []
-    for name in picked:
-        print(f"\n=== {name.removeprefix('bench_')}", flush=True)
-        command = [sys.executable, "-m", f"tests.benchmarks.{name}"]
-        if subprocess.run(command, cwd=common.ROOT, env=env).returncode:
-            failed.append(name)  # its runs stay: the next call goes on with them
-        else:
-            for run in runs_dir().glob(f"{name}-*"):  # finished runs would be loaded instead of measured again
-                shutil.rmtree(run)
+    for name in pick(words):
+        missing = sorted(catalogue.before(name) & set(failed))
+        if missing:
+            print(f"\n=== {name} is left out: it needs what {missing[0]} was to write")
+        if missing or not run_one(name):
+            failed.append(name)
     if failed:
         print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

@@ -1,4 +1,4 @@
-"""Execute notebooks side by side and write the gallery build/index.html; or re-execute them in place.
+"""Execute notebooks side by side and write the gallery build/index.html; or execute in place.
 
     python -m tests.tools.run_notebooks [--in-place] [--timeout SECONDS] [NOTEBOOK ...]
 
@@ -48,11 +48,15 @@ class Result:
 
 
 def kernel_environment(in_place: bool, jobs: int) -> dict[str, str]:
-    """The environment of every kernel: no text progress bars, stored pictures for widgets, fair threads."""
+    """The environment of every kernel: no progress bars, pictures for widgets, fair threads."""
     env = {k: v for k, v in os.environ.items() if k not in LEFT_OUT}
     env["COURSE_PROFILE"] = env.get("COURSE_PROFILE") or ("cpu" if in_place else "quick")
     env |= {"COURSE_STATIC": "1", "TQDM_DISABLE": "1"}
-    return env | ({"COURSE_PUBLISH": "1"} if in_place else {}) | (common.threads(jobs) if jobs > 1 else {})
+    return (
+        env
+        | ({"COURSE_PUBLISH": "1"} if in_place else {})
+        | (common.threads(jobs) if jobs > 1 else {})
+    )
 
 
 def explain(fault: Exception, notebook, index: int) -> str:
@@ -104,7 +108,9 @@ def execute(path: Path, board: Board, env: dict[str, str], timeout: float) -> Re
         at[0] = cell_index
         if cell_index in order:
             seconds = time.monotonic() - start
-            board.update(path.stem, f"cell {order.index(cell_index) + 1}/{len(order)}  {seconds:.0f} s")
+            board.update(
+                path.stem, f"cell {order.index(cell_index) + 1}/{len(order)}  {seconds:.0f} s"
+            )
 
     client = client_for(notebook, path.parent, timeout, km=manager, on_cell_start=on_start)
     result = Result(path, notebook)
@@ -122,7 +128,10 @@ def execute(path: Path, board: Board, env: dict[str, str], timeout: float) -> Re
 def tidy(result: Result) -> None:
     """Leave in the executed notebook nothing that differs from run to run or machine to machine."""
     before = nbformat.read(result.path, as_version=4)
-    metadata = {**before.metadata, "language_info": before.metadata.get("language_info", {"name": "python"})}
+    metadata = {
+        **before.metadata,
+        "language_info": before.metadata.get("language_info", {"name": "python"}),
+    }
     metadata.pop("widgets", None)
     result.notebook.metadata = nbformat.from_dict(metadata)
     for cell in result.notebook.cells:
@@ -159,7 +168,10 @@ def stop_kernels() -> None:
 def finish(result: Result, board: Board, in_place: bool) -> Result:
     """Judge one result, store it where it belongs, and show its final line."""
     if in_place and result.passed and result.stderr:
-        said = ["a cell that wrote to stderr, which a stored notebook must not hold:", *result.stderr[:3]]
+        said = [
+            "a cell that wrote to stderr, which a stored notebook must not hold:",
+            *result.stderr[:3],
+        ]
         result.error = "\n".join(said)
     if in_place and result.passed:
         tidy(result)
@@ -169,19 +181,25 @@ def finish(result: Result, board: Board, in_place: bool) -> Result:
     return result
 
 
-def run(paths: list[Path], in_place: bool = False, timeout: float | None = None, jobs: int | None = None):
+def run(
+    paths: list[Path], in_place: bool = False, timeout: float | None = None, jobs: int | None = None
+):
     """Execute `paths` on `jobs` kernels at a time; a list of Result in the same order."""
     jobs = min(jobs or common.cores(), max(1, len(paths)))
     env = kernel_environment(in_place, jobs)
     timeout = timeout or TIMEOUTS.get(env["COURSE_PROFILE"], 3600)
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # a kernel installed for the user must not take over
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = (
+        "1"  # a kernel installed for the user must not take over
+    )
     board = Board([path.stem for path in paths])
     pool = ThreadPoolExecutor(jobs)
     common.build_dir().mkdir(parents=True, exist_ok=True)
     runs = tempfile.TemporaryDirectory(prefix="runs-", dir=common.build_dir())
     env["COURSE_RUNS"] = runs.name  # fresh: a finished run would be loaded instead of trained
     try:
-        work = pool.map(lambda path: finish(execute(path, board, env, timeout), board, in_place), paths)
+        work = pool.map(
+            lambda path: finish(execute(path, board, env, timeout), board, in_place), paths
+        )
         return list(work)
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -214,7 +232,10 @@ def main(arguments: list[str] | None = None) -> int:
     paths = common.select(" ".join(options.notebooks).split(), options.folder)
     if not paths:
         common.fail(f"There are no notebooks in {options.folder}.")
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell starts background jobs with SIGINT ignored
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # a shell starts background jobs with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     try:
         results = run(paths, options.in_place, options.timeout)

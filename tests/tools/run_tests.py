@@ -1,7 +1,8 @@
-"""Everything `make test` does: lint, pytest, nbval on the notebooks, and an unchanged tree after it.
+"""What `make test` does: lint, pytest, nbval on the notebooks, and an unchanged tree after it.
 
     python -m tests.tools.run_tests [NOTEBOOK ...]
 
+With SOLVED=1 every notebook is also executed with all solutions of its exercises put in.
 Every stage runs, whatever became of the one before; the exit status is 1 if any failed.
 """
 
@@ -18,8 +19,15 @@ PARALLEL = ["--dist", "loadscope", "--no-loadscope-reorder"]
 
 
 def environment(jobs: int) -> dict[str, str]:
-    """The quick profile; everything is written under build/test, not over a learner's runs and progress."""
-    own = {"COURSE_RUNS", "COURSE_REPO", "COURSE_PUBLISH", "COURSE_STATIC", "PYTEST_ADDOPTS", "MPLBACKEND"}
+    """The quick profile; all is written under build/test, not over a learner's runs."""
+    own = {
+        "COURSE_RUNS",
+        "COURSE_REPO",
+        "COURSE_PUBLISH",
+        "COURSE_STATIC",
+        "PYTEST_ADDOPTS",
+        "MPLBACKEND",
+    }
     env = {k: v for k, v in os.environ.items() if k not in own}
     env |= {
         "COURSE_PROFILE": "quick",
@@ -36,20 +44,27 @@ def stages(words: list[str]) -> list[tuple[str, list[str], int]]:
     pytest = [python, "-m", "pytest"]
     found = [
         ("lint", [python, "-m", "ruff", "check", "."], 1),
+        ("format", [python, "-m", "ruff", "format", "--check", "helpers", "tests"], 1),
         ("tests", [*pytest, "-q", "-n", str(jobs), *PARALLEL], jobs),
     ]
     notebooks = [str(p.relative_to(common.ROOT)) for p in common.select(words)]
     if notebooks:
         side = min(jobs, len(notebooks))
         nbval = ["--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT}"]
-        found.append(("notebooks", [*pytest, "-q", *nbval, "-n", str(side), *PARALLEL, *notebooks], side))
+        found.append(
+            ("notebooks", [*pytest, "-q", *nbval, "-n", str(side), *PARALLEL, *notebooks], side)
+        )
+    if os.environ.get("SOLVED") == "1":
+        found.append(("solved", [python, "-m", "tests.tools.solved", *words], jobs))
     return found
 
 
 def main(words: list[str]) -> int:
     """Run the stages, compare the tree, print one line for each."""
     before, summary = common.snapshot(), []
-    shutil.rmtree(common.ROOT / "build" / "test" / "runs", ignore_errors=True)  # else finished runs would be loaded
+    shutil.rmtree(
+        common.ROOT / "build" / "test" / "runs", ignore_errors=True
+    )  # else finished runs would be loaded
     for name, command, jobs in stages(words):
         print(f"\n=== {name}", flush=True)
         start = time.monotonic()

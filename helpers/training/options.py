@@ -1,0 +1,203 @@
+"""The options of `python -m helpers.train_vae`."""
+
+import argparse
+import functools
+import math
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from helpers.models.conv_vae import VAEConfig
+from helpers.models.losses import calibrated_gaussian_nll, gaussian_nll, laplace_nll
+from helpers.training.loop import PRECISIONS
+
+LOSSES = {
+    "calibrated": calibrated_gaussian_nll,
+    "mse": functools.partial(gaussian_nll, sigma=0.05),  # about what is left at 26 dB
+    "l1": functools.partial(laplace_nll, scale=0.05),
+}
+GROUPS = VAEConfig.course(4).groups  # f8 has fewer
+
+
+def parse(arguments: Sequence[str] | None = None, description: str = "") -> argparse.Namespace:
+    """The options of a command line.
+
+    A wrong one ends the program with a sentence and exit code 2.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.train_vae",
+        usage="%(prog)s [options]",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_images(parser)
+    _add_network(parser)
+    _add_length(parser)
+    _add_recipe(parser)
+    _add_resources(parser)
+    _add_result(parser)
+    options = parser.parse_args(arguments)
+
+    if options.minutes is options.steps is options.epochs is None:
+        options.minutes = 20.0
+    fault = _contradiction(options)
+    if fault:
+        parser.error(fault)
+    return options
+
+
+def _contradiction(options: argparse.Namespace) -> str | None:
+    channels = options.channels or []
+    if options.evaluate and options.init_from is None:
+        return "--evaluate needs --init-from, the weights to measure"
+    if options.evaluate and options.export:
+        return "--evaluate trains nothing: leave out --export"
+    if options.init_from and (options.factor or options.latent_channels or channels):
+        network = "--factor, --latent-channels and --channels"
+        return f"--init-from brings its network along: leave out {network}"
+    if any(width % GROUPS for width in channels):
+        return f"--channels must be multiples of {GROUPS}"
+    if channels and options.factor and options.factor != 2 ** (len(channels) - 1):
+        given = f"--factor {options.factor} and {len(channels)} --channels"
+        return f"{given} disagree: factor 4 has three levels, factor 8 four"
+    if options.adversarial and options.loss:
+        return "--adversarial has a loss of its own: leave out --loss"
+    if options.no_perceptual and not options.adversarial:
+        return "--no-perceptual belongs to --adversarial, which is not there"
+    if options.batch % options.accumulate:
+        return f"--accumulate {options.accumulate} does not divide --batch {options.batch}"
+    return None
+
+
+def as_typed(options: argparse.Namespace) -> str:
+    """The options that are not at their default, as a command line.
+
+    Of a path it shows the last part only, so that no model card tells where somebody's files are.
+    """
+    usual = vars(parse([]))
+    words = []
+    for option, value in vars(options).items():
+        if value not in (usual[option], None):
+            words.append("--" + option.replace("_", "-"))
+            values = value if isinstance(value, list) else [value]
+            words += [_as_word(value) for value in values if value is not True]
+    return shlex.join(words)
+
+
+def _as_word(value: int | float | str | Path) -> str:
+    if isinstance(value, Path):
+        return value.name
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+# --- the groups of the help ---
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("images").add_argument
+    words = "your photographs; without it: dogs, out of COURSE_DATA or downloaded (Imagewoof)"
+    add("--folder", type=_path, help=words)
+    words = "height and width (default 128, or that of --init-from)"
+    add("--resolution", type=_number(int, 1), metavar="PIXELS", help=words)
+    words = "load images X times larger and crop random squares from them (default 1: whole images)"
+    add("--crop-from", type=_number(float, 1), default=1.0, metavar="X", help=words)
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("network").add_argument
+    words = "how many times smaller the latent is along each side (default 8)"
+    add("--factor", type=int, choices=(4, 8), help=words)
+    words = "channels of the latent (default 4)"
+    add("--latent-channels", type=_number(int, 1), metavar="N", help=words)
+    small, large = (" ".join(map(str, VAEConfig.course(factor).channels)) for factor in (4, 8))
+    words = f"widths of the levels from full resolution down, multiples of {GROUPS} "
+    words += f"(default {small}, or for factor 8 {large})"
+    add("--channels", type=_number(int, 1), nargs="+", metavar="N", help=words)
+    words = "begin with the network and weights of a file that --export wrote"
+    add("--init-from", type=_path, metavar="FILE", help=words)
+
+
+def _add_length(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how long (one of these; default 20 minutes)")
+    add = group.add_mutually_exclusive_group().add_argument
+    words = "by the clock; a resumed run has what is left of them"
+    add("--minutes", type=_number(float, 0.001), metavar="X", help=words)
+    add("--steps", type=_number(int, 1), metavar="N", help="so many batches")
+    words = "so many times through all training images"
+    add("--epochs", type=_number(int, 1), metavar="N", help=words)
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("recipe").add_argument
+    words = "images per step, over all processes (default 8)"
+    add("--batch", type=_number(int, 1), default=8, metavar="N", help=words)
+    words = "largest learning rate (default 0.003)"
+    add("--lr", type=_number(float, 1e-8), default=3e-3, metavar="X", help=words)
+    words = "keep averaged weights (an EMA) with this decay, such as 0.999"
+    add("--ema", type=_number(float, 0, 1), metavar="X", help=words)
+    words = "squared error with each image's own best sigma (calibrated, default) or with sigma "
+    words += "0.05 (mse); absolute error with scale 0.05 (l1)"
+    add("--loss", choices=LOSSES, help=words)
+    words = "weight of the KL (default 0.1; with --adversarial 1e-6)"
+    add("--beta", type=_number(float, 0), metavar="X", help=words)
+    words = "Stable Diffusion's recipe: L1, VGG16 (528 MB, downloaded) and a discriminator; best "
+    words += "with --init-from and --lr 1e-4"
+    add("--adversarial", action="store_true", help=words)
+    add("--no-perceptual", action="store_true", help="with --adversarial: without VGG16")
+    words = "of the first weights, the order and the noise (default 0)"
+    add("--seed", type=_number(int, 0, 2**63), default=0, metavar="N", help=words)
+
+
+def _add_resources(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("memory and speed").add_argument
+    words = "bf16, fp16 (NVIDIA GPUs only) or no (float32); default auto: the fastest safe one"
+    add("--precision", choices=PRECISIONS, default="auto", help=words)
+    words = "compute a batch in N parts: less memory, the same result (with --adversarial nearly)"
+    add("--accumulate", type=_number(int, 1), default=1, metavar="N", help=words)
+    words = "less memory, about a third more time"
+    add("--gradient-checkpointing", action="store_true", help=words)
+    words = "torch.compile: the start takes minutes, then a GPU is faster"
+    add("--compile", action="store_true", help=words)
+
+
+def _add_result(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("result").add_argument
+    words = "checkpoints and pictures go to this folder in COURSE_RUNS, by default build/runs "
+    words += "(default train_vae)"
+    add("--run", type=_name, default="train_vae", metavar="NAME", help=words)
+    words = "write weights (fp16) and model card to build/checkpoints/NAME.safetensors and NAME.md"
+    add("--export", type=_name, metavar="NAME", help=words)
+    words = "train nothing; print the figures of the weights of --init-from"
+    add("--evaluate", action="store_true", help=words)
+
+
+# --- what argparse calls with a text ---
+
+
+def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], float]:
+    """A converter to an int or float from `low` on and below `high`."""
+
+    def convert(text: str) -> float:
+        try:
+            if low <= kind(text) < high:
+                return kind(text)
+        except ValueError:
+            pass
+        what = "whole number" if kind is int else "number"
+        limits = f"{low:g} or more" + (f" and below {high:g}" if high < math.inf else "")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a {what} of {limits}")
+
+    return convert
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a plain name (letters, digits, '_', '-' and '.')"
+        )
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()  # the shell leaves the ~ of --folder=~/photos alone

@@ -1,0 +1,337 @@
+"""One file that is called an image: all kinds of good ones, and all that can be wrong with one."""
+
+import io
+import os
+import random
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, features
+
+from helpers.data.image_folder import load_image_folder
+from tests.data.small_data import noise
+
+
+def plane(mode: str, value) -> Image.Image:
+    return Image.new(mode, (30, 20), value)
+
+
+def deep(value: int) -> Image.Image:
+    return Image.fromarray(np.full((20, 30), value, np.uint16))
+
+
+def reds() -> Image.Image:
+    """A palette image: all pixels are colour 1, which is red."""
+    image = plane("P", 1)
+    image.putpalette([0, 0, 255, 255, 0, 0])
+    return image
+
+
+def saved(image: Image.Image, name: str, **options) -> bytes:
+    """The image as a file of that name."""
+    file = io.BytesIO()
+    image.save(file, Image.registered_extensions()[Path("x" + name).suffix.lower()], **options)
+    return file.getvalue()
+
+
+def animated(first: Image.Image, *more: Image.Image) -> bytes:
+    return saved(first, ".gif", save_all=True, append_images=list(more))
+
+
+def orientation(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[274] = value
+    return exif
+
+
+RED = plane("RGB", (255, 0, 0))
+GOOD = {  # name: (the colour that it must become, the file)
+    "01-rgb.png": ((10, 120, 240), saved(plane("RGB", (10, 120, 240)), ".png")),
+    "02-grey.png": ((77, 77, 77), saved(plane("L", 77), ".png")),
+    "03-palette.png": ((255, 0, 0), saved(reds(), ".png")),
+    "04-palette-transparent.png": ((255, 255, 255), saved(reds(), ".png", transparency=1)),
+    "05-grey-alpha.png": ((155, 155, 155), saved(plane("LA", (55, 128)), ".png")),
+    "06-alpha.png": ((255, 127, 127), saved(plane("RGBA", (255, 0, 0, 128)), ".png")),
+    "07-invisible.png": ((255, 255, 255), saved(plane("RGBA", (0, 0, 0, 0)), ".png")),
+    "08-cmyk.jpg": ((255, 128, 0), saved(plane("CMYK", (0, 127, 255, 0)), ".jpg", quality=95)),
+    "09-deep-grey.png": ((156, 156, 156), saved(deep(40_000), ".png")),
+    "10-deep-dark.png": ((1, 1, 1), saved(deep(200), ".png")),
+    "11-deep.tif": ((128, 128, 128), saved(deep(32_896), ".tif")),
+    "12-animated.gif": ((255, 0, 0), animated(RED, plane("RGB", (0, 255, 0)))),
+    "13-black-and-white.png": ((255, 255, 255), saved(plane("1", 1), ".png")),
+    "14-UPPER.JPEG": ((60, 60, 60), saved(plane("RGB", (60, 60, 60)), ".JPEG")),
+    "sub/15-nested.webp": ((0, 0, 0), saved(plane("RGB", 0), ".webp", lossless=True)),
+}
+BROKEN = {
+    "truncated.jpg": saved(noise(60, 60), ".jpg")[:2000],
+    "sub/cut.png": saved(noise(60, 60), ".png")[:2000],
+    "empty.png": b"",
+    "text.jpg": b"this is no picture",
+}
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_readable_images_are_converted_and_the_others_skipped_and_listed_once(tmp_path, capsys):
+    folder = tmp_path / "menagerie"
+    (folder / "sub").mkdir(parents=True)
+    for name, data in BROKEN.items() | {name: data for name, (_, data) in GOOD.items()}.items():
+        (folder / name).write_bytes(data)
+    (folder / "notes.txt").write_text("this is no picture either")
+
+    loaded = load_image_folder(folder, 8)
+    assert loaded.names == tuple(GOOD)
+    assert loaded.images.shape == (len(GOOD), 3, 8, 8) and loaded.images.dtype == torch.uint8
+    assert loaded.labels is None and loaded.source == "folder menagerie"
+    for image, (name, (colour, _)) in zip(loaded.images, GOOD.items(), strict=True):
+        far = (image.float() - torch.tensor(colour).view(3, 1, 1)).abs().max()
+        assert far <= (6 if "jp" in name.lower() else 1), (name, image[:, 0, 0].tolist())
+
+    assert {name for name, _ in loaded.skipped} == BROKEN.keys()
+    assert all(reason for _, reason in loaded.skipped)
+    told = capsys.readouterr().out
+    assert told.startswith("4 of 19 files skipped: ") and told.count("\n") == 1
+    assert all(told.count(name) == 1 for name in BROKEN)
+    assert str(tmp_path) not in told + str(loaded.skipped)
+
+
+# --- what a good one becomes ---
+
+
+def test_a_bright_16_bit_gradient_does_not_saturate(tmp_path):
+    ramp = np.linspace(0, 65_535, 256).astype(np.uint16)
+    Image.fromarray(np.repeat(ramp[None], 256, axis=0)).save(tmp_path / "ramp.png")
+    image = load_image_folder(tmp_path, 256).images[0]
+    assert (image[:, 0].int() - torch.arange(256).int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_all_eight_orientations_give_the_same_picture(tmp_path, value):
+    ramp = np.linspace(0, 255, 40)
+    colours = [np.tile(ramp, (40, 1)), np.tile(ramp[:, None], (1, 40)), np.zeros((40, 40))]
+    upright = np.stack(colours, -1).astype(np.uint8)
+    turn = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
+    turn |= {6: "ROTATE_90", 7: "TRANSVERSE", 8: "ROTATE_270"}
+    image = Image.fromarray(upright)
+    if value in turn:
+        image = image.transpose(Image.Transpose[turn[value]])
+    image.save(tmp_path / "a.jpg", exif=orientation(value), quality=100, subsampling=0)
+    stored = load_image_folder(tmp_path, 40).images[0].movedim(0, 2).int()
+    assert (stored - torch.from_numpy(upright).int()).abs().max() < 8
+
+
+@pytest.mark.parametrize(("width", "height"), [(90, 60), (60, 90)])
+def test_a_circle_stays_a_circle(tmp_path, width, height):
+    y, x = np.mgrid[:height, :width]
+    disc = (y - height / 2 + 0.5) ** 2 + (x - width / 2 + 0.5) ** 2 < 24**2
+    Image.fromarray((disc * 255).astype(np.uint8)).save(tmp_path / "disc.png")
+    inside = load_image_folder(tmp_path, 30).images[0, 0] > 127
+    assert inside.any(0).sum() == inside.any(1).sum() == 24  # 48 of 60 pixels, halved
+    assert inside.equal(inside.flip(0)) and inside.equal(inside.flip(1)) and inside.equal(inside.T)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (2, 1), (2000, 1), (1, 2000), (3, 2000)])
+def test_lopsided_and_tiny_images_show_their_middle(tmp_path, width, height):
+    y, x = np.mgrid[:height, :width]
+    middle = (abs(2 * x + 1 - width) <= 20) & (abs(2 * y + 1 - height) <= 20)
+    Image.fromarray(np.where(middle, 77, 255).astype(np.uint8)).save(tmp_path / "a.png")
+    assert load_image_folder(tmp_path, 5).images.eq(77).all()
+
+
+def test_a_large_photo_is_decoded_small_and_looks_the_same(tmp_path):
+    y, x = np.mgrid[:600, :900]
+    waves = [np.sin(x / 40), np.cos(y / 50), np.sin((x + y) / 60)]
+    image = Image.fromarray((128 + 100 * np.stack(waves, -1)).astype(np.uint8))
+    image.save(tmp_path / "a.jpg", quality=95)
+    image.save(tmp_path / "a.png")
+    draft, whole = load_image_folder(tmp_path, 40).images.int()
+    assert (draft - whole).abs().max() <= 8
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="an older Pillow")
+def test_avif_is_read_where_pillow_can(tmp_path):
+    plane("RGB", (10, 120, 240)).save(tmp_path / "a.avif")
+    image = load_image_folder(tmp_path, 8).images[0].float()
+    assert (image - torch.tensor((10.0, 120, 240)).view(3, 1, 1)).abs().max() < 6
+
+
+# --- files that are not what they seem ---
+
+
+def test_a_wrong_suffix_does_not_matter(tmp_path):
+    for name, kind in (("a.jpg", "PNG"), ("b.png", "GIF"), ("c.tif", "WEBP"), ("d.gif", "BMP")):
+        noise(20, 20).save(tmp_path / name, kind)
+    assert len(load_image_folder(tmp_path, 8)) == 4
+
+
+def test_only_formats_of_images_are_opened(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(Image.OPEN["EPS"][0], "__init__", lambda *args: opened.append(args))
+    program = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
+    (tmp_path / "a.jpg").write_text(program)
+    noise(9, 9).save(tmp_path / "b.png")
+    loaded = load_image_folder(tmp_path, 8)
+    assert loaded.skipped == (("a.jpg", "no known image format"),) and opened == []
+
+
+def test_formats_that_pillow_cannot_read_are_counted_and_others_are_not(tmp_path, monkeypatch):
+    noise(9, 9).save(tmp_path / "a.png")
+    unread = ["b.heic", "c.SVG", "d.raw", "e.nef", "f.avif"]
+    for name in (*unread, "notes.txt", "film.mp4", ".DS_Store", "list.csv"):
+        (tmp_path / name).write_bytes(name.encode())
+    known = {k: v for k, v in Image.registered_extensions().items() if k not in (".heic", ".avif")}
+    monkeypatch.setattr(Image, "registered_extensions", lambda: known)
+    skipped = load_image_folder(tmp_path, 8).skipped
+    assert skipped == tuple((name, "unsupported format") for name in unread)
+
+    with_plugin = known | {".heic": "PNG"}
+    monkeypatch.setattr(Image, "registered_extensions", lambda: with_plugin)
+    noise(9, 9, seed=1).save(tmp_path / "b.heic", "PNG")
+    assert load_image_folder(tmp_path, 8).names == ("a.png", "b.heic")
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG file of a hundred bytes that says it has so many pixels."""
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(bytes(1000))),
+        (b"IEND", b""),
+    ]
+    body = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+
+def test_decompression_bombs_are_skipped_and_not_unpacked(tmp_path):
+    resource = pytest.importorskip("resource")
+    noise(9, 9).save(tmp_path / "good.png")
+    (tmp_path / "alarm.png").write_bytes(bomb(10_000, 10_000))  # Pillow warns
+    (tmp_path / "error.png").write_bytes(bomb(60_000, 60_000))  # Pillow raises
+    jpeg = bytearray(saved(noise(8, 8), ".jpg"))
+    at = jpeg.index(b"\xff\xc0") + 5
+    jpeg[at : at + 4] = struct.pack(">HH", 65_000, 65_000)
+    (tmp_path / "frame.jpg").write_bytes(jpeg)
+    gif = bytearray(saved(noise(8, 8), ".gif"))
+    gif[6:10] = struct.pack("<HH", 65_000, 65_000)
+    (tmp_path / "screen.gif").write_bytes(gif)
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    skipped = dict(load_image_folder(tmp_path, 8).skipped)
+    assert list(skipped) == ["alarm.png", "error.png", "frame.jpg", "screen.gif"]
+    assert all("decompression bomb" in reason for reason in skipped.values())
+    more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert more < 100_000  # KiB (bytes on macOS, where it is less)
+
+
+# --- files that are broken by chance ---
+
+
+def pictures() -> dict[str, bytes]:
+    """Name → a small image file, of every format and mode."""
+    colours = noise(23, 31)
+    grey = colours.convert("L")
+    seen = {f"{mode}.png": colours.convert(mode) for mode in ("RGB", "RGBA", "LA", "L", "P", "1")}
+    seen |= {f"{mode}.jpg": colours.convert(mode) for mode in ("RGB", "L", "CMYK")}
+    seen |= {f"{mode}.tif": colours.convert(mode) for mode in ("RGB", "CMYK", "LAB")}
+    seen |= {
+        "I;16.png": Image.fromarray(np.asarray(grey, np.uint16) * 257),
+        "float.tif": Image.fromarray(np.asarray(grey, np.float32) / 255),
+        "RGB.bmp": colours,
+        "RGBA.webp": colours.convert("RGBA"),
+        "one.png": noise(1, 1),
+        "long.png": noise(1, 2000),
+        "high.png": noise(2000, 1),
+        "high.jpg": noise(2000, 1),
+    }
+    files = {name: saved(image, name) for name, image in seen.items()}
+    files |= {
+        "transparent.png": saved(colours.convert("P"), ".png", transparency=3),
+        "animated.gif": animated(colours, grey.convert("RGB"), colours),
+        "lzw.tiff": saved(colours, ".tif", compression="tiff_lzw"),
+        "progressive.jpeg": saved(colours, ".jpg", progressive=True),
+    }
+    for value in range(10):  # 0 and 9: there are none such
+        files[f"turned-{value}.jpg"] = saved(colours, ".jpg", exif=orientation(value))
+    if features.check("avif"):
+        files["RGB.avif"] = saved(colours, ".avif")
+    return files
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """`data` cut off, with bytes changed, with a piece left out, or with a piece twice."""
+    place, other = sorted(rng.sample(range(len(data)), 2))
+    changed = bytearray(data)
+    for _ in range(rng.choice((1, 3, 30))):
+        changed[rng.randrange(len(data))] = rng.randrange(256)
+    without = data[:place] + data[other:]
+    twice = data[:other] + data[place:]
+    return rng.choice((data[:place], data[:other], bytes(changed), without, twice))
+
+
+def test_each_of_200_mutated_files_is_converted_or_skipped_with_its_reason(
+    tmp_path, capfd, recwarn
+):
+    rng = random.Random(0)
+    good = pictures()
+    (tmp_path / "mutated").mkdir()
+    for name, data in good.items():
+        (tmp_path / name).write_bytes(data)
+    for i in range(200):
+        name = rng.choice(sorted(good))
+        (tmp_path / "mutated" / f"{i:03}-{name}").write_bytes(mutated(good[name], rng))
+
+    loaded = load_image_folder(tmp_path, 16)
+    told = capfd.readouterr()
+    assert all("tempfile.tif" in line for line in told.err.splitlines())  # libtiff's own
+    assert told.out.count("\n") == 1 and str(tmp_path) not in told.out
+    assert not [warning for warning in recwarn if "PIL" in warning.filename]
+    assert warnings.filters[0][:3] != ("ignore", None, Warning)  # warnings are heard again
+
+    assert len(loaded) + len(loaded.skipped) + loaded.duplicates == 200 + len(good)
+    assert good.keys() <= set(loaded.names)  # a copy in "mutated" comes later
+    assert loaded.images.shape == (len(loaded), 3, 16, 16)
+    skipped = dict(loaded.skipped)
+    assert len(skipped) == len(loaded.skipped) and not set(skipped) & set(loaded.names)
+    for reason in skipped.values():
+        assert reason.strip() and "\n" not in reason and "0x" not in reason
+        assert str(tmp_path) not in reason
+    assert len(loaded.names) > 60 and len(skipped) > 60  # neither outcome is for all
+
+
+# --- what cannot be opened ---
+
+
+def test_what_is_no_file_is_skipped_and_a_folder_called_like_an_image_is_a_folder(tmp_path):
+    (tmp_path / "folder.jpg").mkdir()
+    noise(9, 9).save(tmp_path / "folder.jpg" / "inside.png")
+    wanted = {}
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.png")
+        wanted["pipe.png"] = "no regular file"
+    if os.name != "nt":
+        (tmp_path / "broken.jpg").symlink_to(tmp_path / "gone.jpg")
+        (tmp_path / "link.jpg").symlink_to(tmp_path / "folder.jpg" / "inside.png")
+        wanted["broken.jpg"] = "No such file or directory"
+    loaded = load_image_folder(tmp_path, 8)
+    assert dict(loaded.skipped) == wanted and loaded.names == ("folder.jpg/inside.png",)
+    assert loaded.duplicates == (os.name != "nt")  # the link
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are Unicode there")
+def test_a_name_that_is_no_text_can_be_read_and_printed(tmp_path, capsys):
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_bytes(b"broken")
+    except OSError:
+        pytest.skip("this file system takes text only")
+    noise(9, 9).save(tmp_path / "good.png")
+    noise(9, 9, seed=1).save(os.fsdecode(os.fsencode(tmp_path) + b"/\xfe.png"))
+    loaded = load_image_folder(tmp_path, 8)
+    assert loaded.names == ("good.png", "\ufffd.png") and loaded.skipped[0][0] == "\ufffd.png"
+    "".join(loaded.names).encode()
+    assert "no known image format" in capsys.readouterr().out
