@@ -28,12 +28,12 @@ from helpers.classifiers.dogs import (
 from helpers.data.image_set import ImageSet
 from helpers.data.synthetic_dogs import COATS, SyntheticDogs, caption, load_synthetic_dogs
 from helpers.diffusion.latents import PromptStrip, train_on_latents
+from helpers.diffusion.model_card import pipeline_card
 from helpers.diffusion.parts import sample
 from helpers.env import budget, published_dir
 from helpers.metrics.images import psnr, reconstruct
 from helpers.metrics.latents import latent_statistics
 from helpers.models.conv_vae import ConvVAE, VAEConfig, image_loss
-from helpers.results import describe_device
 from helpers.rng import seed_everything
 from helpers.training.checkpoints import load_shipped
 from helpers.training.loop import fit
@@ -59,36 +59,6 @@ NEVER_SEEN = (  # combinations that are left out of training; each of their word
 SEEN = tuple(combination for combination in COMBINATIONS if combination not in NEVER_SEEN)
 _SHOWN = [COMBINATIONS[8 * coat + 3 * coat % 8] for coat in range(len(COATS))]  # one of each coat
 WATCHED = [caption(*combination) for combination in (*_SHOWN, *NEVER_SEEN[:2])]
-
-CARD = """---
-library_name: diffusers
----
-
-# {name}: a tiny Stable Diffusion
-
-Draws sitting dogs of 64×64 pixels: "a COAT dog with EARS ears PLACE". COAT: {coats}.
-EARS: floppy, pointy. PLACE: on grass, on sand, on snow, at night.
-
-```python
-from diffusers import StableDiffusionPipeline
-
-pipeline = StableDiffusionPipeline.from_pretrained("{name}")
-prompt = "a golden dog with floppy ears on grass"
-pipeline(prompt, num_inference_steps=20, guidance_scale=3.0).images[0]
-```
-
-- made by: `python -m helpers.train_tiny_sd {typed}`
-- trained from nothing, {length} on {device}, on {dogs:,} drawn dogs, all sitting (no photographs,
-  no other model)
-- parameters: {parameters}
-- scaling factor of the latents: {scaling_factor:.4f}; the autoencoder alone: {psnr:.2f} dB on
-  drawings never seen
-
-Share of pictures in which a classifier that had no part in the training sees what the prompt asked
-for ({pictures} prompts each; "never seen": combinations that were left out of training):
-
-{table}
-"""
 
 
 def load_seen(count: int, split: str = "train", seed: int = 0) -> SyntheticDogs:
@@ -232,38 +202,22 @@ def export_pipeline(options: argparse.Namespace, pipeline, figures: dict) -> Pat
 
     That is in data/ when publishing, else in build/.
     """
+    if options.steps is None:
+        length = f"{options.minutes:g} minutes"
+        command = f"--minutes {options.minutes:g}"
+    else:
+        length = f"{options.steps:,} steps of each part"
+        command = f"--steps {options.steps}"
+    command += f" --dogs {options.dogs} --seed {options.seed} --export {options.export}"
+    words = {"command": command, "length": length, "pictures": PICTURES}
+    card = pipeline_card(options.export, pipeline, figures, **words)
+
     folder = published_dir("checkpoints") / options.export
     _cast(pipeline, torch.float16)
     pipeline.save_pretrained(folder)
     _cast(pipeline, torch.float32)
-    (folder / "README.md").write_text(_card(options, pipeline, figures), encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
-
-
-def _card(options: argparse.Namespace, pipeline, figures: dict) -> str:
-    """The model card: what the pipeline draws, how it was made, and how good it is."""
-    by_steps = options.steps is not None
-    length = f"{options.steps:,} steps of each part" if by_steps else f"{options.minutes:g} minutes"
-    typed = f"--steps {options.steps}" if by_steps else f"--minutes {options.minutes:g}"
-    typed += f" --dogs {options.dogs} --seed {options.seed} --export {options.export}"
-    parts = {"VAE": pipeline.vae, "UNet": pipeline.unet, "text encoder": pipeline.text_encoder}
-    counts = {name: sum(w.numel() for w in part.parameters()) for name, part in parts.items()}
-
-    names = list(figures["shares"]["seen"])
-    rows = ["| prompts | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for kind, found in figures["shares"].items():
-        rows.append(f"| {kind} | " + " | ".join(f"{found[name]:.1%}" for name in names) + " |")
-    return CARD.format(
-        name=options.export,
-        coats=", ".join(COATS),
-        typed=typed,
-        length=length,
-        pictures=PICTURES,
-        device=describe_device(),
-        parameters=", ".join(f"{name} {count:,}" for name, count in counts.items()),
-        table="\n".join(rows),
-        **{key: figures[key] for key in ("dogs", "scaling_factor", "psnr")},
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> dict:

@@ -52,7 +52,8 @@ class TextToImage(nn.Module):
 @torch.no_grad()
 def encode_images(vae: ConvVAE, images: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
     """The scaled posteriors of all images: (mean, std), each (N, C, h, w), on the VAE's device."""
-    means, stds = [], []
+    means = []
+    stds = []
     for batch in in_chunks(images, next(vae.parameters()).device):
         posterior = vae.encode(batch["images"])
         means.append(posterior.mean)
@@ -144,26 +145,31 @@ def train_on_latents(
     callback(pipeline, row) is called after each epoch.  layers: of the text encoder.  length:
     epochs=…, steps=… or minutes=…, as `fit` has them.
     """
+    seed_everything(seed)
+    pipeline = _untrained_pipeline(vae, dogs, layers)
+    loss = functools.partial(
+        velocity_loss,
+        alphas_cumprod=pipeline.scheduler.alphas_cumprod,
+        empty=tokenize(pipeline.tokenizer, [""]),
+    )
+    settings = {"batch_size": 32, "lr": 2e-3, "ema": 0.995, "seed": seed, "run": run} | length
+    if callback:
+        settings["callback"] = lambda model, row: callback(pipeline, row)
+    model = TextToImage(pipeline.unet, pipeline.text_encoder)
+    fit(model, loss, encode_dogs(vae, dogs, pipeline.tokenizer), **settings)
+    return pipeline
+
+
+def _untrained_pipeline(vae: ConvVAE, dogs: SyntheticDogs, layers: int):
+    """`vae` with a tokenizer of the dogs' captions, and a fresh text encoder and UNet."""
     from helpers.diffusers_bridge import to_diffusers
 
-    seed_everything(seed)
     resolution = dogs.images.shape[2]
     tokenizer = make_tokenizer(dogs.captions)
     text_encoder = make_text_encoder(tokenizer, layers=layers)
     width = text_encoder.config.hidden_size
     unet = make_unet(width, vae.config.latent_channels, resolution // vae.config.factor)
-    pipeline = make_pipeline(to_diffusers(vae, resolution), text_encoder, tokenizer, unet)
-
-    loss = functools.partial(
-        velocity_loss,
-        alphas_cumprod=pipeline.scheduler.alphas_cumprod,
-        empty=tokenize(tokenizer, [""]),
-    )
-    settings = {"batch_size": 32, "lr": 2e-3, "ema": 0.995, "seed": seed, "run": run} | length
-    if callback:
-        settings["callback"] = lambda model, row: callback(pipeline, row)
-    fit(TextToImage(unet, text_encoder), loss, encode_dogs(vae, dogs, tokenizer), **settings)
-    return pipeline
+    return make_pipeline(to_diffusers(vae, resolution), text_encoder, tokenizer, unet)
 
 
 class PromptStrip(Filmstrip):

@@ -24,7 +24,8 @@ def tiled(function: Callable, x: torch.Tensor, side: int, scale: float) -> torch
                 total = tile.new_zeros(shape)
                 weight = tile.new_zeros(1, 1, *shape[2:])
             ramp = _ramp(h, tile)[:, None] * _ramp(w, tile)  # (h · scale, w · scale)
-            y, x0 = round(top * scale), round(left * scale)
+            y = round(top * scale)
+            x0 = round(left * scale)
             place = (..., slice(y, y + h), slice(x0, x0 + w))
             total[place] += tile * ramp
             weight[place] += ramp

@@ -55,7 +55,8 @@ def latent_explorer(
         return
     sliders = []
     for value, column in zip(start, codes.T, strict=True):
-        low, high = column.min().item(), column.max().item()
+        low = column.min().item()
+        high = column.max().item()
         step = (high - low) / 100
         sliders.append(FloatSlider(value, min=low, max=high, step=step, continuous_update=False))
     interact(draw, x=sliders[0], y=sliders[1])

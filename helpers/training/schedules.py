@@ -41,8 +41,9 @@ def make_lr_scheduler(
     steps = max(1, steps)
     if name == "one-cycle":  # Smith & Topin 2018: up in the first tenth, then down
         lr = optimizer.param_groups[0]["lr"]
+        rise = 0.1 if steps != 9 else 0.11  # torch divides by 0 where the rise ends with step 0
         return lr_scheduler.OneCycleLR(
-            optimizer, lr, steps + 1, pct_start=0.1, cycle_momentum=False
+            optimizer, lr, steps + 1, pct_start=rise, cycle_momentum=False
         )
     if name == "cosine":
         return lr_scheduler.CosineAnnealingLR(optimizer, steps)

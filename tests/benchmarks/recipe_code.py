@@ -212,7 +212,9 @@ class _Recipe(ast.NodeTransformer):
         return None if node.arg in ("help", "metavar", "usage") else self.generic_visit(node)
 
     def visit_Constant(self, node):
-        sentence = isinstance(node.value, str) and len(node.value.split()) >= SENTENCE
+        text = node.value if isinstance(node.value, str) else ""
+        # the corners of a drawn dog are a text of many numbers, and no sentence
+        sentence = len(text.split()) >= SENTENCE and any(map(str.isalpha, text))
         return ast.Constant("…") if sentence else node
 
 

@@ -1,5 +1,6 @@
 """For the tests of data: small data sets on disk, and no network."""
 
+import io
 import urllib.request
 from pathlib import Path
 
@@ -40,6 +41,23 @@ def noise(height: int, width: int, seed: int = 0) -> Image.Image:
     """An RGB image of random pixels."""
     rng = np.random.default_rng(seed)
     return Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def saved(image: Image.Image, name: str, **options) -> bytes:
+    """The image as a file of that name."""
+    file = io.BytesIO()
+    image.save(file, Image.registered_extensions()[Path("x" + name).suffix.lower()], **options)
+    return file.getvalue()
+
+
+def animated(first: Image.Image, *more: Image.Image) -> bytes:
+    return saved(first, ".gif", save_all=True, append_images=list(more))
+
+
+def orientation(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[274] = value
+    return exif
 
 
 def write_photos(folder: Path, count: int, size: tuple[int, int] = (12, 16)) -> list[str]:

@@ -146,14 +146,19 @@ def test_a_file_that_breaks_after_the_scan_is_one_sentence_with_its_name(both, w
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent in another way there")
-def test_ctrl_c_is_for_the_process_that_trains(both, two_workers):
+def test_ctrl_c_is_for_the_process_that_trains(both, two_workers, monkeypatch):
+    real = large_folder._start
+
+    def start(loader):
+        batches = real(loader)
+        for worker in two_workers():  # in their first moment, when they know no handler yet
+            os.kill(worker.pid, signal.SIGINT)
+        return batches
+
+    monkeypatch.setattr(large_folder, "_start", start)
     memory, files = (Batches(data, 1) for data in both)
-    started = files.epoch(0)
-    made = [next(started)]  # the workers are at work when their first batch is there
-    for worker in two_workers():
-        os.kill(worker.pid, signal.SIGINT)
-    made += started
-    assert equal(made, memory.epoch(0))
+    assert equal(files.epoch(0), memory.epoch(0))
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])  # heard here again
 
 
 def test_batches_take_no_shared_memory(both):

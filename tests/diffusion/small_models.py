@@ -1,4 +1,4 @@
-"""What the tests of this folder share: small networks with random weights, and pipelines of them."""
+"""What the tests of this folder share: small networks of random weights, pipelines of them."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ PROMPTS = ["a red dog", "a gray dog"]
 
 
 def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
-    """All weights random, norms and biases too: their defaults (1 and 0) would hide a wrong port."""
+    """All weights random, norms' and biases' too: their defaults, 1 and 0, would hide a fault."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():

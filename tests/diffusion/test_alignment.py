@@ -31,7 +31,8 @@ def network(seed: int, scale: float = 1.0) -> ConvVAE:
 @pytest.mark.parametrize("loss", [decoder_loss, distillation_loss])
 def test_who_learns(loss):
     """Cure one moves the decoder alone, cure two all of the model; the reference never moves."""
-    model, reference = network(1), network(2, scale=2.0)
+    model = network(1)
+    reference = network(2, scale=2.0)
     loss(model, BATCH, generator_for(0), reference)["loss"].mean().backward()
     learning = {name.split(".")[0] for name, w in model.named_parameters() if w.grad is not None}
     of_the_decoder = {"decoder", "from_latent"}
@@ -42,7 +43,8 @@ def test_who_learns(loss):
 
 @pytest.mark.parametrize("loss", [decoder_loss, distillation_loss])
 def test_in_both_cures_the_decoder_reads_draws_of_the_references_encoder(loss):
-    model, reference = network(1), network(2)
+    model = network(1)
+    reference = network(2)
     found = loss(model, BATCH, generator_for(3), reference)
     z = reference.encode(BATCH["images"]).sample(generator_for(3))
     expected = calibrated_gaussian_nll(model.decode(z), BATCH["images"])
@@ -57,7 +59,8 @@ def test_a_model_that_writes_the_same_is_not_apart():
 
 
 def test_apart_is_in_units_of_the_references_variance():
-    model, reference = network(1), network(2, scale=3.0)
+    model = network(1)
+    reference = network(2, scale=3.0)
     terms = distillation_loss(model, BATCH, generator_for(0), reference, weight=10.0)
     ours, theirs = (vae.encode(BATCH["images"]).mean for vae in (model, reference))
     torch.testing.assert_close(terms["apart"], 9 * (ours - theirs).square().flatten(1).mean(1))
@@ -65,7 +68,9 @@ def test_apart_is_in_units_of_the_references_variance():
 
 
 def test_cure_one_begins_with_a_copy_of_the_references_encoder_and_scale():
-    model, reference, x = network(1), network(2, scale=0.7), BATCH["images"]
+    model = network(1)
+    reference = network(2, scale=0.7)
+    x = BATCH["images"]
     begun = share_encoder(model, reference)
     assert begun is model and model.config.scaling_factor == 0.7
     assert torch.equal(model.encode(x).mean, reference.encode(x).mean)
@@ -82,12 +87,14 @@ def test_cure_two_begins_with_the_references_scale_alone():
 
 
 def test_permuted_latents_say_the_same_in_other_words():
-    vae, x = network(1), BATCH["images"]
+    vae = network(1)
+    x = BATCH["images"]
     with torch.no_grad():
         for weight in vae.parameters():  # biases too, which begin as zero
             weight.add_(0.1 * torch.randn(weight.shape, generator=generator_for("bias")))
     other, again, third = (permute_latents(vae, seed) for seed in (0, 0, 1))
-    ours, theirs = vae.encode(x), other.encode(x)
+    ours = vae.encode(x)
+    theirs = other.encode(x)
     given_back = other.decode(theirs.mean)
     torch.testing.assert_close(given_back, vae.decode(ours.mean), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(theirs.kl(), ours.kl())
@@ -122,7 +129,8 @@ def trained() -> ConvVAE:
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", [decoder_loss, distillation_loss])
 def test_a_cure_brings_the_error_of_the_references_latents_down(loss, trained):
-    model, x = network(1), DOGS.pixels()
+    model = network(1)
+    x = DOGS.pixels()
 
     @torch.no_grad()
     def error() -> float:

@@ -25,7 +25,8 @@ def difference(vae: ConvVAE, autoencoder: AutoencoderKL, size: tuple = (64, 96))
     Each is given the same picture in its own range: [0, 1] and [-1, 1].
     """
     x = pictures(1, *size).to(autoencoder.dtype)
-    ours, theirs = vae.encode((x + 1) / 2), autoencoder.encode(x).latent_dist
+    ours = vae.encode((x + 1) / 2)
+    theirs = autoencoder.encode(x).latent_dist
     decoded = 2 * vae.decode(theirs.mean) - 1, autoencoder.decode(theirs.mean).sample
     pairs = [(ours.mean, theirs.mean), (ours.logvar, theirs.logvar), decoded]
     return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 
+from helpers.data.image_set import ImageSet
 from helpers.data.synthetic_dogs import load_synthetic_dogs
 from helpers.diffusion import latents as module
 from helpers.diffusion.latents import (
@@ -36,13 +37,14 @@ EMPTY = torch.zeros(1, 5, dtype=torch.int64)
 
 @pytest.fixture(scope="module")
 def dogs():
-    return load_synthetic_dogs(48, 16)
+    return load_synthetic_dogs(64, 16)
 
 
 @pytest.fixture(scope="module")
 def vae() -> ConvVAE:
     torch.manual_seed(0)
-    return ConvVAE(VAEConfig((8, 16), blocks=1, groups=4, scaling_factor=2.0)).eval()
+    # untrained, its latents have about a fifth of the spread that diffusion expects
+    return ConvVAE(VAEConfig((8, 16), blocks=1, groups=4, scaling_factor=5.0)).eval()
 
 
 class Silent(torch.nn.Module):
@@ -89,7 +91,8 @@ def test_noise_keeps_the_variance(alpha):
 def test_latents_and_noise_follow_from_the_velocity():
     z, noise = torch.randn(2, 3, 4, 3, 2)
     alphas = torch.tensor([0.99, 0.5, 0.005])
-    noisy, velocity = add_noise(z, noise, alphas), get_velocity(z, noise, alphas)
+    noisy = add_noise(z, noise, alphas)
+    velocity = get_velocity(z, noise, alphas)
     found = from_velocity(noisy, velocity, alphas)
     torch.testing.assert_close(found, (z, noise), rtol=1e-4, atol=1e-5)
 
@@ -145,25 +148,25 @@ def test_the_noise_follows_the_generator():
 # --- what it trains on, and training ---
 
 
-def test_encoded_dogs_are_scaled_and_keep_their_order_and_captions(vae):
+def test_images_are_encoded_in_their_order_and_scaled(vae):
     """More of them than one chunk holds."""
-    dogs = load_synthetic_dogs(1050, 16)
+    pixels = torch.rand(1010, 3, 4, 6, generator=generator_for("pixels"))
+    images = ImageSet((255 * pixels).byte(), None, "noise")
+    found = encode_images(vae, images)
+    with torch.no_grad():
+        posterior = vae.encode(images.pixels())
+    expected = 5 * posterior.mean, 5 * posterior.std
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not found[0].requires_grad
+
+
+def test_dogs_are_encoded_with_their_captions(dogs, vae):
     tokenizer = make_tokenizer(dogs.captions)
     found = encode_dogs(vae, dogs, tokenizer)
     assert found.keys() == {"mean", "std", "prompts"}
-    with torch.no_grad():
-        for rows in (slice(0, 40), slice(990, 1050)):
-            posterior = vae.encode(dogs[rows].pixels())
-            expected = 2 * posterior.mean, 2 * posterior.std
-            pair = found["mean"][rows], found["std"][rows]
-            torch.testing.assert_close(pair, expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(found["prompts"], tokenize(tokenizer, list(dogs.captions)))
-    assert not found["mean"].requires_grad
-
-
-def test_images_without_captions_are_encoded_too(dogs, vae):
     mean, std = encode_images(vae, dogs)
-    assert mean.shape == std.shape == (48, 4, 8, 8) and (std > 0).all()
+    assert torch.equal(found["mean"], mean) and torch.equal(found["std"], std)
 
 
 def test_both_networks_are_trained(dogs, vae):
@@ -198,12 +201,12 @@ def test_training_learns_and_its_pictures_are_watched(dogs, vae, tmp_path, monke
         seen.append(row["loss"])
         strip(pipeline, row)
 
-    pipeline = train_on_latents(vae, dogs, run="toy", callback=callback, epochs=30)
-    assert seen[-1] < 0.9  # who predicts nothing at all has a loss of 1
-    assert list(strip.frames()) == [1, 2, 4, 8, 16]
+    pipeline = train_on_latents(vae, dogs, run="toy", callback=callback, epochs=8)
+    assert seen[-1] < 0.6 * seen[0]
+    assert list(strip.frames()) == [1, 2, 4, 8]
     assert strip.frames()[4].shape == (2, 3, 16, 16)
-    assert pipeline.vae.config.scaling_factor == 2.0 and not pipeline.unet.training
+    assert pipeline.vae.config.scaling_factor == 5.0 and not pipeline.unet.training
 
-    resumed = train_on_latents(vae, dogs, run="toy", epochs=30)
+    resumed = train_on_latents(vae, dogs, run="toy", epochs=8)
     pairs = zip(pipeline.unet.parameters(), resumed.unet.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)

@@ -159,6 +159,15 @@ def test_encode_and_decode_are_the_inner_networks(quant_conv):
     torch.testing.assert_close(model.decode(posterior.mean), inner / 2 + 0.5)
 
 
+def test_pixels_of_half_precision_are_float32_and_rounded_once():
+    model, z = ConvVAE(TINY), torch.randn(2, 3, 2, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        decoded = model.decode(z)
+        inner = model.decoder(model.from_latent(z))
+    assert inner.dtype == torch.bfloat16 and decoded.dtype == torch.float32
+    torch.testing.assert_close(decoded, inner.float() / 2 + 0.5)
+
+
 def test_encoding_never_samples_and_never_scales():
     model, other = ConvVAE(TINY, scaling_factor=0.1), ConvVAE(TINY, scaling_factor=9.0)
     other.load_state_dict(model.state_dict())

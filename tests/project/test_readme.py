@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from tests.conftest import ROOT
+from tests.project import toys
 from tests.tools import common, publish, readme, results_table
 
 
@@ -23,17 +24,20 @@ def test_both_tables_are_marked(page):
 
 
 def test_a_stale_table_is_seen_and_mended(tmp_path, capsys):
-    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
+    toys.write(tmp_path / "notebooks" / "01_toy.ipynb", ["# A toy"])
     shutil.copytree(ROOT / "data" / "results", tmp_path / "data" / "results")
     path = tmp_path / "README.md"
-    path.write_text("# X\n<!-- map:begin -->\nold\n<!-- map:end -->\nkept\n", encoding="utf-8")
+    marked = "<!-- map:begin -->\nold\n<!-- map:end -->\n"
+    marked += "<!-- results:begin -->\n<!-- results:end -->\n"
+    path.write_text(f"# X\n{marked}kept\n", encoding="utf-8")
     assert readme.main(["--check"], tmp_path) == 1
     assert "-old" in capsys.readouterr().out
     assert path.read_text(encoding="utf-8").count("old") == 1
     assert readme.main([], tmp_path) == 0
     assert readme.main(["--check"], tmp_path) == 0
     new = path.read_text(encoding="utf-8")
-    assert "old" not in new and new.endswith("kept\n") and "01_autoencoder.ipynb" in new
+    assert "old" not in new and new.endswith("kept\n")
+    assert "[A toy](notebooks/01_toy.ipynb)" in new and "(data/results/dogs.json)" in new
 
 
 def one(mean: float) -> dict:

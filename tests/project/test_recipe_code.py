@@ -187,10 +187,14 @@ def test_a_benchmark_reaches_its_recipe_and_no_figures():
 
 
 def test_no_result_is_older_than_the_code_that_makes_it():
-    stale = []
+    stale = {}
     for path in sorted((ROOT / "data" / "results").glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         benchmark = writer_of(f"results/{path.stem}")
         if record["code"] != fingerprint(benchmark, record["profile"]):
-            stale.append(f"{path.stem} (make bench BENCH={benchmark} measures again)")
-    assert not stale, "older than the code that makes them: " + ", ".join(stale)
+            stale[path.stem] = benchmark
+    names = " ".join(sorted(set(stale.values())))
+    assert not stale, (
+        f"{', '.join(stale)}: the code that makes these results has changed since they were "
+        f'measured; `make bench BENCH="{names}"` measures them again'
+    )
