@@ -226,16 +226,11 @@ class DiffusersVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
             return torch.cat([function(one) for one in x.split(1)])
         return function(x)
 
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        """Of the adapter alone: the library looks for a flag where a ConvVAE has a method."""
-        return self.gradient_checkpointing
-
     def _set_gradient_checkpointing(
         self, enable: bool = True, gradient_checkpointing_func: Callable | None = None
     ) -> None:
         self.gradient_checkpointing = enable
-        self.network.gradient_checkpointing(enable)
+        self.network.set_gradient_checkpointing(enable)
 
 
 def swap_vae(pipeline: DiffusionPipeline, vae: nn.Module) -> DiffusionPipeline:

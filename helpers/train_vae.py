@@ -150,7 +150,7 @@ def train(
     validation: ImageSet,
 ) -> str:
     """Run `fit` as the options say: `vae` is trained in place.  Returns what was done, in words."""
-    vae.gradient_checkpointing(options.gradient_checkpointing)
+    vae.set_gradient_checkpointing(options.gradient_checkpointing)
     if options.compile:  # in place; sampling between the two stays as it is
         vae.encoder.compile()
         vae.decoder.compile()

@@ -208,7 +208,7 @@ class ConvVAE(nn.Module):
         z = posterior.sample(generator)
         return VAEOutput(self.decode(z), posterior, z)
 
-    def gradient_checkpointing(self, on: bool = True) -> "ConvVAE":
+    def set_gradient_checkpointing(self, on: bool = True) -> "ConvVAE":
         """Keep only each residual block's input for the backward pass and compute the rest again.
 
         Less memory in training, about a third more time, the same gradients.

@@ -110,7 +110,7 @@ def one(kind: str, network: str, resolution: int, batch: int) -> dict:
     data = load_dogs(resolution, "validation")[: max(2 * batch, 64)]
     before = megabytes()
     model = ConvVAE(NETWORKS[network](resolution))
-    model.gradient_checkpointing(kind.endswith("gradient checkpointing"))
+    model.set_gradient_checkpointing(kind.endswith("gradient checkpointing"))
     LOOPS[kind](model, data, batch, SECONDS / 4)  # warm-up
     started = time.perf_counter()
     seen = LOOPS[kind](model, data, batch, SECONDS)

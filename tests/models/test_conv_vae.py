@@ -195,7 +195,7 @@ def test_gradient_checkpointing_changes_memory_and_not_gradients():
     model, x = ConvVAE(TINY), photos(2, 8, 8)
     memory, gradients = {}, {}
     for on in (False, True):
-        model.gradient_checkpointing(on).zero_grad()
+        model.set_gradient_checkpointing(on).zero_grad()
         saved: dict[int, int] = {}
 
         def pack(tensor, saved=saved):

@@ -13,9 +13,11 @@ FILES = {
 """Losses."""
 import math
 
+CORNERS = "0 1, 2 3, 4 5, 6 7"
+
 def error(x, weight: float = 2.0) -> float:
     """The error of x."""
-    return weight * abs(x)  # as published
+    return weight * abs(x) + len(CORNERS)  # as published
 
 class Network:
     """One layer."""
@@ -97,6 +99,7 @@ RECIPE = {
     "weight of a loss": ("helpers/losses.py", "weight: float = 2.0", "weight: float = 3.0"),
     "formula": ("helpers/losses.py", "abs(x)", "x**2"),
     "architecture": ("helpers/losses.py", "width: int = 8", "width: int = 9"),
+    "text of numbers": ("helpers/losses.py", "4 5", "4 6"),
     "schedule": ("helpers/loop.py", '"one-cycle"', '"cosine"'),
     "label": (TOY, 'f"run {EPOCHS} of', 'f"run {EPOCHS} from'),
     "what it needs": ("tests/benchmarks/bench_start.py", "STEPS = 100", "STEPS = 200"),
@@ -152,7 +155,7 @@ def test_a_name_that_is_not_there_is_named(course):
 
 def test_the_fingerprint_is_the_same_on_every_python(course):
     """A value made with Python 3.11 that 3.12 and 3.13 agree with."""
-    assert course() == "dfce9ce1bfa1a0f3"
+    assert course() == "85de85b4888d14cf"
 
 
 def exists(dotted: str) -> bool:

@@ -6,6 +6,7 @@ The tests' own process cannot be forked: torch's autograd refuses to work in suc
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -55,6 +56,7 @@ def fork(function: Callable, arguments: list, environment: dict[str, str], outpu
         return pid
 
     code = 1
+    signal.alarm(600)  # processes that wait for each other would never end
     try:
         file = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         os.dup2(file, 1)
