@@ -105,6 +105,8 @@ def fit(
         "seed": seed,
         "precision": choose_precision(device()) if precision == "auto" else precision,
     }
+    if validation is not None:
+        tensors_of(validation)  # a fault shows before the training, not after its first epoch
     training = Trainer(model, loss, train, settings, augment)
     validate = None if validation is None else partial(evaluate, model, loss, validation)
     first = _first_weights(model, run)

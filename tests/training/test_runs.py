@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from helpers import CourseError
 from helpers.data.augment import random_shift
@@ -278,6 +279,13 @@ def powered(power: int) -> type:
     return Model
 
 
+def with_tanh() -> MLPVAE:
+    """Equal weights and another activation."""
+    model = small_model(powered(1))
+    model.encoder[1] = nn.Tanh()
+    return model
+
+
 BASE = {
     "model": lambda: small_model(powered(1)),
     "loss": weighted(1.0),
@@ -294,6 +302,7 @@ CHANGED = {
     "clip": ({"clip": None}, "configuration"),
     "precision": ({"precision": "bf16"}, "configuration"),
     "initial weights": ({"model": lambda: small_model(powered(1), seed=2)}, "configuration"),
+    "activation": ({"model": with_tanh}, "configuration"),
     "width": ({"model": lambda: powered(1)(2, (17,))}, "configuration"),
     "images": ({"data": squares(seed=1)}, "data"),
     "fewer images": ({"data": squares(99)}, "data"),
