@@ -168,7 +168,10 @@ def _named(code: ast.AST, module: str, root: Path) -> frozenset[str]:
 
 
 class _Recipe(ast.NodeTransformer):
-    """Takes out what is for a reader: docstrings, annotations, messages, help, sentences."""
+    """Takes out what is for a reader: docstrings, annotations, messages, help, sentences.
+
+    And checks that refuse a run: `if wrong: raise …`, and calls of check_… and _check_….
+    """
 
     def __init__(self, module: str):
         self.module = module
@@ -180,11 +183,14 @@ class _Recipe(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def visit_Expr(self, node):
-        call = node.value
-        printed = isinstance(call, ast.Call) and getattr(call.func, "id", "") == "print"
-        return None if printed or isinstance(call, ast.Constant) else self.generic_visit(node)
+        function = getattr(node.value, "func", None)
+        name = getattr(function, "id", getattr(function, "attr", ""))  # f(x) or self.f(x)
+        speaks = name == "print" or name.lstrip("_").startswith("check")
+        return None if speaks or isinstance(node.value, ast.Constant) else self.generic_visit(node)
 
     def visit_If(self, node):
+        if isinstance(node.body[-1], ast.Raise) and not node.orelse:
+            return None  # a run that has a result was not refused
         constants = [n.value for n in ast.walk(node.test) if isinstance(n, ast.Constant)]
         if "quick" in constants:  # embedded data, of which no result is published
             return [self.visit(statement) for statement in node.orelse]

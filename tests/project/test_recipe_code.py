@@ -110,6 +110,7 @@ PROSE = {
     "comment": ("helpers/losses.py", "# as published", "# as it was"),
     "annotation": ("helpers/losses.py", "x, weight: float = 2.0) -> float", "x, weight=2.0)"),
     "message": ("helpers/losses.py", 'f"x is {x}"', '"x is missing"'),
+    "another check": ("helpers/losses.py", "if x is None:", "if x is None or x < 0:"),
     "line breaks": ("helpers/losses.py", "weight * abs(x)", "(\n        weight\n * abs(x))"),
     "what is printed": ("helpers/loop.py", "training starts", "go"),
     "help": (TOY, "how it goes", "what it does"),
@@ -155,7 +156,7 @@ def test_a_name_that_is_not_there_is_named(course):
 
 def test_the_fingerprint_is_the_same_on_every_python(course):
     """A value made with Python 3.11 that 3.12 and 3.13 agree with."""
-    assert course() == "85de85b4888d14cf"
+    assert course() == "74372ca8338aaa35"
 
 
 def exists(dotted: str) -> bool:
