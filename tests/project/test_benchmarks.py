@@ -1,13 +1,14 @@
 """What the benchmarks share, and what runs them."""
 
 import importlib
+import os
 import subprocess
 
 import pytest
 import torch
 
 from helpers.models.mlp_vae import MLPVAE
-from tests.benchmarks import catalogue
+from tests.benchmarks import catalogue, parallel
 from tests.benchmarks.common import beta_loss, mean_sd, publish, take_shared
 from tests.benchmarks.recipe_code import fingerprint
 from tests.tools import run_benchmarks
@@ -17,6 +18,38 @@ from tests.tools import run_benchmarks
 def test_a_benchmark_imports_in_the_quick_profile(name):
     module = importlib.import_module(f"tests.benchmarks.bench_{name}")
     assert callable(module.main) and module.__doc__
+
+
+class PoolHere:
+    """Stands for ProcessPoolExecutor: its children would load torch, this works here."""
+
+    made: list = []
+
+    def __init__(self, workers, context, initializer):
+        self.made.append((workers, context.get_start_method()))
+        initializer()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *fault):
+        pass
+
+    map = staticmethod(map)
+
+
+def test_jobs_side_by_side_have_one_thread_each_and_keep_their_order(monkeypatch):
+    monkeypatch.setattr(parallel, "ProcessPoolExecutor", PoolHere)
+    monkeypatch.setattr(parallel, "device", lambda: torch.device("cpu"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # what a child would take
+    torch.set_num_threads(2)
+    try:
+        found = parallel.side_by_side(lambda n: (torch.get_num_threads(), n), [3, 1, 2])
+        assert found == [(1, 3), (1, 1), (1, 2)]
+        assert os.environ["OMP_NUM_THREADS"] == "1"
+        assert PoolHere.made == [(2, "spawn")]  # as many as there were threads
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_what_rows_share_is_taken_out_of_them():
