@@ -5,6 +5,9 @@ A relative path is taken from the repository root, because kernels start in note
 """
 
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -59,6 +62,17 @@ def published_dir(kind: str) -> Path:
     """data/`kind` under `make notebooks` and `make bench` (COURSE_PUBLISH=1), else build/`kind`."""
     published = os.environ.get("COURSE_PUBLISH") == "1"
     return (ROOT / "data" if published else build_dir()) / kind
+
+
+@contextmanager
+def connect_timeout() -> Iterator[None]:
+    """Inside, a download that waits for an answer gives up after CONNECT_TIMEOUT seconds."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(CONNECT_TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def is_static() -> bool:

@@ -6,7 +6,6 @@ processes write into the same file, and ends in a stack trace.
 
 import http.client
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from helpers import CourseError
-from helpers.env import CONNECT_TIMEOUT
+from helpers.env import connect_timeout
 
 # ten breeds of dogs out of ImageNet, by fast.ai
 IMAGEWOOF = "https://s3.amazonaws.com/fast-ai-imageclas/"
@@ -97,18 +96,15 @@ def _scratch_folder(folder: Path, what: str, advice: str) -> Iterator[Path]:
     So no half file ever has a whole one's name, and two processes do not meet.  Connections time
     out, and a failure is a CourseError that ends with `advice`.
     """
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(CONNECT_TIMEOUT)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
-        with tempfile.TemporaryDirectory(prefix="download.", suffix=".part", dir=folder) as scratch:
-            yield Path(scratch)
+        scratch = tempfile.TemporaryDirectory(prefix="download.", suffix=".part", dir=folder)
+        with connect_timeout(), scratch as path:
+            yield Path(path)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise CourseError(f"{what} could not be downloaded: {reason}. {advice}") from error
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _remove_leftovers(folder: Path, seconds: float = 86400.0) -> None:

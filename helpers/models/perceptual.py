@@ -1,6 +1,5 @@
 """How differently a network trained on photographs sees two images: VGG16's perceptual distance."""
 
-import socket
 from contextlib import redirect_stderr, suppress
 from io import StringIO
 from pickle import UnpicklingError
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers import CourseError
-from helpers.env import CONNECT_TIMEOUT, data_dir
+from helpers.env import connect_timeout, data_dir
 
 
 class PerceptualDistance(nn.Module):
@@ -50,10 +49,9 @@ def load_perceptual_distance() -> PerceptualDistance:
     from torchvision.models import VGG16_Weights, vgg16
 
     folder = data_dir() / "vgg16"
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(CONNECT_TIMEOUT)
     try:
-        with redirect_stderr(StringIO()):  # "Downloading …", also where nothing comes
+        # stderr: "Downloading …", also where nothing comes
+        with connect_timeout(), redirect_stderr(StringIO()):
             state = VGG16_Weights.IMAGENET1K_V1.get_state_dict(
                 model_dir=str(folder), progress=False, check_hash=True, weights_only=True
             )
@@ -66,7 +64,6 @@ def load_perceptual_distance() -> PerceptualDistance:
             "or delete COURSE_DATA/vgg16 and try again."
         ) from error
     finally:
-        socket.setdefaulttimeout(before)
         with suppress(OSError):  # it stays where a file is in it
             folder.rmdir()
     return PerceptualDistance(network.features)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import MNIST, utils
 
-from helpers import CourseError
+from helpers import CourseError, env
 from helpers.data import downloads
 from helpers.data.datasets import load_dogs, load_mnist
 from tests.data.small_data import noise, one_sentence, refuse_network, write_mnist
@@ -241,7 +241,7 @@ def test_imagewoof_that_cannot_be_had_is_one_sentence_and_leaves_nothing(
     if fault == "no folder":
         serve_imagewoof(server, monkeypatch, gzip.compress(bytes(10240)))
     if fault in ("hang", "stall"):
-        monkeypatch.setattr(downloads, "CONNECT_TIMEOUT", 0.2)
+        monkeypatch.setattr(env, "CONNECT_TIMEOUT", 0.2)
 
     with pytest.raises(CourseError) as error:
         load_dogs(8)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.benchmarks.catalogue import writer_of
 from tests.benchmarks.recipe_code import NO_RECIPE, ROOT, fingerprint, reached
+from tests.tools import restamp
 
 FILES = {
     "helpers/losses.py": '''
@@ -191,14 +192,33 @@ def test_a_benchmark_reaches_its_recipe_and_no_figures():
 
 
 def test_no_result_is_older_than_the_code_that_makes_it():
-    stale = {}
-    for path in sorted((ROOT / "data" / "results").glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        benchmark = writer_of(f"results/{path.stem}")
-        if record["code"] != fingerprint(benchmark, record["profile"]):
-            stale[path.stem] = benchmark
-    names = " ".join(sorted(set(stale.values())))
-    assert not stale, (
-        f"{', '.join(stale)}: the code that makes these results has changed since they were "
+    older = restamp.stale()
+    names = " ".join(sorted({writer_of(f"results/{name}") for name in older}))
+    assert not older, (
+        f"{', '.join(older)}: the code that makes these results has changed since they were "
         f'measured; `make bench BENCH="{names}"` measures them again'
     )
+
+
+def test_a_stale_result_is_listed_and_can_be_stamped(tmp_path, capsys):
+    for file, source in FILES.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(source)
+    path = tmp_path / "data" / "results" / "toy.json"
+    path.parent.mkdir(parents=True)
+    old = {"values": {"nats": 104.4}, "profile": "cpu", "code": "0123", "versions": {}}
+    path.write_text(json.dumps(old))
+
+    assert restamp.main([], tmp_path) == 1
+    assert "`make bench BENCH=toy`" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        restamp.main(["toys"], tmp_path)
+    assert "'toys' is no result that is older than its code; these are: toy." in (
+        capsys.readouterr().err
+    )
+    assert json.loads(path.read_text()) == old
+
+    assert restamp.main(["toy"], tmp_path) == 0
+    new = json.loads(path.read_text())
+    assert new == old | {"code": fingerprint("toy", "cpu", tmp_path)} and list(new) == list(old)
+    assert restamp.main([], tmp_path) == 0
