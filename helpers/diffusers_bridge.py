@@ -6,16 +6,11 @@ pipeline.  In the library pictures are in [-1, 1], in the course's networks in [
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import transformers
-from diffusers import (
-    AutoencoderKL,
-    ConfigMixin,
-    DiffusionPipeline,
-    ModelMixin,
-    StableDiffusionPipeline,
-)
+from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin, StableDiffusionPipeline
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import (
     AutoencoderMixin,
@@ -28,8 +23,15 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 from helpers import CourseError
+from helpers.diffusion.autoencoder_kl import (
+    FIELDS,
+    from_diffusers,
+    library_fields,
+    to_diffusers,
+    with_weights,
+)
 from helpers.diffusion.tiling import tiled
-from helpers.diffusion.weight_names import DIFFUSERS, rename, rename_keys
+from helpers.diffusion.weight_names import unwrapped
 from helpers.models.conv_vae import ConvVAE, VAEConfig
 from helpers.models.distributions import at_least_float32
 
@@ -45,79 +47,6 @@ __all__ = [
 logging.disable_progress_bar()  # bars of loading and saving would fill a notebook's outputs
 transformers.utils.logging.disable_progress_bar()
 
-FIELDS = {  # VAEConfig's: what diffusers calls them in a configuration
-    "channels": "block_out_channels",
-    "latent_channels": "latent_channels",
-    "blocks": "layers_per_block",
-    "groups": "norm_num_groups",
-    "mid_attention": "mid_block_add_attention",
-    "quant_conv": "use_quant_conv",
-    "scaling_factor": "scaling_factor",
-}
-ADAPTED = FIELDS | {"heads": "attention_heads"}  # AutoencoderKL has one head
-
-
-def to_diffusers(vae: ConvVAE, sample_size: int = 64) -> AutoencoderKL:
-    """The same weights as an AutoencoderKL, with the same dtype, device and scaling factor.
-
-    The AutoencoderKL takes and gives pictures in [-1, 1].  sample_size: side in pixels of the
-    pictures it was trained on; with tiling on, larger ones are cut into tiles of that size.
-    CourseError for what AutoencoderKL does not have: several heads.
-    """
-    config = vae.config
-    if config.heads != 1:
-        raise CourseError(
-            f"AutoencoderKL attends with one head and this ConvVAE has {config.heads}: "
-            "use DiffusersVAE."
-        )
-    levels = len(config.channels)
-    with torch.device("meta"):  # the weights are given, not drawn
-        autoencoder = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-            sample_size=sample_size,
-            force_upcast=False,
-            use_post_quant_conv=config.quant_conv,
-            **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
-        )
-    return _with_weights(autoencoder, vae, rename(vae.state_dict(), DIFFUSERS, to_ours=False))
-
-
-def from_diffusers(autoencoder: AutoencoderKL) -> ConvVAE:
-    """The same weights as a ConvVAE, with the same dtype, device and scaling factor.
-
-    The ConvVAE takes and gives pictures in [0, 1].  CourseError where the AutoencoderKL is built of
-    parts that a ConvVAE does not have.
-    """
-    config = autoencoder.config
-    levels = len(config.block_out_channels)
-    wanted = {
-        "in_channels": 3,
-        "out_channels": 3,
-        "act_fn": "silu",
-        "down_block_types": ["DownEncoderBlock2D"] * levels,
-        "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "use_post_quant_conv": config.use_quant_conv,
-    }
-    for name, value in wanted.items():
-        found = list(config[name]) if isinstance(value, list) else config[name]
-        if found != value:
-            raise CourseError(
-                f"This AutoencoderKL has {name} = {found}; a ConvVAE can only be {value}."
-            )
-    with torch.device("meta"):
-        vae = ConvVAE(VAEConfig(**{ours: config[theirs] for ours, theirs in FIELDS.items()}))
-    return _with_weights(vae, autoencoder, rename_keys(autoencoder.state_dict()))
-
-
-def _with_weights(
-    model: nn.Module, source: nn.Module, weights: dict[str, torch.Tensor]
-) -> nn.Module:
-    """`model` with copies of `weights` (dtype and device too), in the mode of `source`."""
-    copies = {key: value.clone() for key, value in weights.items()}
-    model.load_state_dict(copies, assign=True)
-    return model.train(source.training)
-
 
 class DiffusersVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
     """A VAE of our own in the place of a pipeline's AutoencoderKL.
@@ -132,6 +61,7 @@ class DiffusersVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
+    _no_split_modules = ["ResBlock", "AttentionBlock"]  # for device_map="auto"
 
     @register_to_config
     def __init__(
@@ -147,26 +77,49 @@ class DiffusersVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
         scaling_factor: float = 1.0,
         shift_factor: float | None = None,
         force_upcast: bool = False,
+        latents_mean: tuple[float, ...] | None = None,
+        latents_std: tuple[float, ...] | None = None,
     ):
         super().__init__()
         self.network = self.build()
         self.use_slicing = False
         self.use_tiling = False
+        self.tile_sample_min_size = sample_size  # larger pictures are cut
+        self.tile_latent_min_size = sample_size // self._factor
+        self.tile_overlap_factor = 0.25
         self.gradient_checkpointing = False
 
     def build(self) -> nn.Module:
         """The network that `self.config` describes, with fresh weights; images in [0, 1]."""
-        fields = {ours: self.config[theirs] for ours, theirs in ADAPTED.items()}
-        return ConvVAE(VAEConfig(**fields))
+        fields = {ours: self.config[theirs] for ours, theirs in FIELDS.items()}
+        return ConvVAE(VAEConfig(heads=self.config.attention_heads, **fields))
 
     @classmethod
-    def of(cls, vae: ConvVAE, sample_size: int = 64) -> "DiffusersVAE":
+    def of(cls, vae: ConvVAE, sample_size: int | None = None) -> "DiffusersVAE":
         """The adapter of a ConvVAE with any number of heads; sample_size as in `to_diffusers`."""
+        vae = getattr(vae, "_orig_mod", vae)  # what torch.compile wraps
+        fields = library_fields(vae, sample_size)
         with torch.device("meta"):
-            fields = {theirs: getattr(vae.config, ours) for ours, theirs in ADAPTED.items()}
-            adapter = cls(sample_size=sample_size, **fields)
-        weights = {f"network.{key}": value for key, value in vae.state_dict().items()}
-        return _with_weights(adapter, vae, weights)
+            adapter = cls(attention_heads=vae.config.heads, **fields)
+        weights = {f"network.{unwrapped(k)}": value for k, value in vae.state_dict().items()}
+        return with_weights(adapter, vae, weights)
+
+    @classmethod
+    def from_pretrained(cls, folder, **options) -> "DiffusersVAE":
+        """The library's; CourseError where the folder holds another kind of autoencoder.
+
+        The library would warn, and go on with random weights.
+        """
+        wants_report = options.pop("output_loading_info", False)
+        model, report = super().from_pretrained(folder, output_loading_info=True, **options)
+        first = next(iter([*report["missing_keys"], *report["unexpected_keys"]]), None)
+        if first:
+            raise CourseError(
+                f"This folder holds no {cls.__name__} (first fault: {first}): an AutoencoderKL is "
+                "loaded with AutoencoderKL.from_pretrained, and from_diffusers makes a ConvVAE of "
+                "it."
+            )
+        return (model, report) if wants_report else model
 
     @apply_forward_hook
     def encode(self, x: torch.Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
@@ -198,12 +151,18 @@ class DiffusersVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
         return self.decode(z, return_dict=return_dict)
 
     @property
+    def post_quant_conv(self) -> nn.Module:
+        """Pipelines that upcast (force_upcast) ask it for the dtype that latents must have."""
+        return self.network
+
+    @property
     def _factor(self) -> int:
         return 2 ** (len(self.config.block_out_channels) - 1)
 
     def _encode(self, x: torch.Tensor) -> torch.Tensor:
-        if self.use_tiling and max(x.shape[2:]) > self.config.sample_size:
-            return tiled(self._moments, x, self.config.sample_size, 1 / self._factor)
+        side = self.tile_sample_min_size
+        if self.use_tiling and max(x.shape[2:]) > side:
+            return tiled(self._moments, x, side, 1 / self._factor, self.tile_overlap_factor)
         return self._moments(x)
 
     def _moments(self, x: torch.Tensor) -> torch.Tensor:
@@ -212,9 +171,9 @@ class DiffusersVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
         return torch.cat([posterior.mean, posterior.logvar], dim=1)  # (B, 2·latent, H/f, W/f)
 
     def _decode(self, z: torch.Tensor) -> torch.Tensor:
-        side = self.config.sample_size // self._factor
+        side = self.tile_latent_min_size
         if self.use_tiling and max(z.shape[2:]) > side:
-            return tiled(self._images, z, side, self._factor)
+            return tiled(self._images, z, side, self._factor, self.tile_overlap_factor)
         return self._images(z)
 
     def _images(self, z: torch.Tensor) -> torch.Tensor:
@@ -229,8 +188,14 @@ class DiffusersVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
     def _set_gradient_checkpointing(
         self, enable: bool = True, gradient_checkpointing_func: Callable | None = None
     ) -> None:
+        if not hasattr(self.network, "set_gradient_checkpointing"):
+            raise CourseError(
+                f"A {type(self.network).__name__} keeps all it computes: gradient checkpointing "
+                "needs a method set_gradient_checkpointing, as ConvVAE has it."
+            )
         self.gradient_checkpointing = enable
-        self.network.set_gradient_checkpointing(enable)
+        given = gradient_checkpointing_func
+        self.network.set_gradient_checkpointing(enable, *([given] if given else []))
 
 
 def swap_vae(pipeline: DiffusionPipeline, vae: nn.Module) -> DiffusionPipeline:
@@ -240,11 +205,31 @@ def swap_vae(pipeline: DiffusionPipeline, vae: nn.Module) -> DiffusionPipeline:
     to pipeline.vae checks and casts nothing.
     """
     check_vae(pipeline, vae)
+    offload = _offload_again(pipeline)
     vae = vae.to(pipeline.unet.device)
     if vae.dtype != pipeline.unet.dtype:
         nn.Module.to(vae, pipeline.unet.dtype)  # the library's own `to` warns of every cast
     pipeline.register_modules(vae=vae)
+    offload()
     return pipeline
+
+
+def _offload_again(pipeline: DiffusionPipeline) -> Callable[[], None]:
+    """Bring an offloaded pipeline's parts back to the CPU; the function offloads them as before.
+
+    Offloading hangs hooks on the parts that a pipeline has at that moment.
+    """
+    if not hasattr(pipeline.unet, "_hf_hook"):
+        return lambda: None
+    whole_models = bool(getattr(pipeline, "_all_hooks", ()))
+    start = (
+        pipeline.enable_model_cpu_offload
+        if whole_models
+        else pipeline.enable_sequential_cpu_offload
+    )
+    pipeline.remove_all_hooks()
+    pipeline.unet.to("cpu")
+    return partial(start, device=pipeline._offload_device)
 
 
 def check_vae(pipeline: DiffusionPipeline, vae: nn.Module | None = None) -> None:
@@ -258,9 +243,10 @@ def check_vae(pipeline: DiffusionPipeline, vae: nn.Module | None = None) -> None
             f"A pipeline cannot use a {type(vae).__name__}: to_diffusers or DiffusersVAE make of "
             "it what it can use."
         )
-    wanted = pipeline.unet.config.in_channels
+    # of its inputs some may be of other things: a mask, a depth, a picture to be changed
+    wanted = pipeline.unet.config.out_channels
     given = vae.config.latent_channels
-    if wanted not in (given, 2 * given + 1):  # an inpainting UNet: latents, masked latents, mask
+    if wanted != given:
         raise CourseError(
             f"The UNet works on latents of {wanted} channels and this VAE has {given}: one of them "
             "has to be trained anew."

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,9 +12,10 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from helpers import CourseError
-from helpers.diffusers_bridge import DiffusersVAE, to_diffusers
+from helpers.diffusers_bridge import DiffusersVAE, from_diffusers, to_diffusers
 from helpers.models.conv_vae import ConvVAE
 from helpers.models.distributions import DiagonalGaussian
 from tests.diffusion.small_models import TWO_HEADS, one_head, pictures, randomised
@@ -156,6 +158,35 @@ class TestLikeTheLibrarysModels:
         vae.disable_gradient_checkpointing()
         assert not vae.is_gradient_checkpointing and step()[1] == much
 
+    def test_checkpointing_by_a_function_of_ones_own(self, vae):
+        calls = []
+
+        def function(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+            calls.append(type(block).__name__)
+            return checkpoint(block, x, use_reentrant=False)
+
+        vae.enable_gradient_checkpointing(function)
+        vae.train()(pictures()).sample.mean().backward()
+        blocks = [m for m in vae.modules() if type(m).__name__ == "Stage"]
+        assert len(calls) >= sum(len(stage.blocks) for stage in blocks)
+
+    def test_a_network_that_keeps_all_says_so(self):
+        adapter = Mosaic(block_out_channels=(4, 4), latent_channels=12, sample_size=8)
+        with pytest.raises(CourseError, match="needs a method set_gradient_checkpointing"):
+            adapter.enable_gradient_checkpointing()
+
+    def test_what_may_not_be_split_over_devices_exists(self, vae):
+        names = {type(module).__name__ for module in vae.modules()}
+        assert set(vae._no_split_modules) <= names
+
+    def test_pipelines_that_upcast_find_the_dtype_of_the_weights(self, vae):
+        """As Stable Diffusion XL asks for it: latents.to(next(iter(post_quant_conv…)).dtype)."""
+        for dtype in (torch.float16, torch.float32):
+            nn.Module.to(vae, dtype)
+            assert next(iter(vae.post_quant_conv.parameters())).dtype == dtype
+        names = {name.partition(".")[0] for name in vae.state_dict()}
+        assert names == {"network"}
+
     def test_offloading_hooks_are_called_before_encoding_and_decoding(self, vae):
         """accelerate's CPU offload stands on it: the hook moves a model to the GPU when used."""
         calls = []
@@ -192,6 +223,42 @@ class TestLikeTheLibrarysModels:
         assert torch.equal(vae(x[..., :32, :32]).sample, small)  # which is not cut
         vae.disable_tiling()
         torch.testing.assert_close(vae(x).sample, whole)
+
+    def test_the_size_of_tiles_is_an_attribute_as_on_the_librarys(self, vae, monkeypatch):
+        seen = {"encode": [], "decode": []}
+        for name in seen:
+            inner = getattr(vae.network, name)
+
+            def look(t, inner=inner, sizes=seen[name]):
+                sizes.append(tuple(t.shape[2:]))
+                return inner(t)
+
+            monkeypatch.setattr(vae.network, name, look)
+        library = to_diffusers(one_head(), sample_size=vae.config.sample_size)
+        for name in ("tile_sample_min_size", "tile_latent_min_size", "tile_overlap_factor"):
+            assert getattr(vae, name) == getattr(library, name)
+        vae.enable_tiling()
+        vae.tile_sample_min_size = 16
+        vae.tile_latent_min_size = 4
+        vae(pictures(1, 16, 48))
+        assert set(seen["encode"]) == {(16, 16)} and set(seen["decode"]) == {(4, 4)}
+        assert len(seen["encode"]) == 4
+        vae.tile_overlap_factor = 0.5
+        vae(pictures(1, 16, 48))
+        assert len(seen["encode"]) == 4 + 5
+
+    def test_the_folder_of_an_autoencoder_kl_is_refused(self, tmp_path):
+        to_diffusers(one_head()).save_pretrained(tmp_path)
+        with pytest.raises(CourseError, match="holds no DiffusersVAE") as error:
+            DiffusersVAE.from_pretrained(tmp_path)
+        assert "from_diffusers" in str(error.value) and "\n" not in str(error.value)
+
+    def test_from_diffusers_gives_its_network(self, vae, network):
+        again = from_diffusers(vae)
+        pipeline = {"sample_size": vae.config.sample_size}
+        assert again.config == replace(network.config, pipeline=pipeline)
+        weights = network.state_dict()
+        assert all(torch.equal(value, weights[key]) for key, value in again.state_dict().items())
 
     def test_a_network_of_ones_own(self, tmp_path):
         adapter = Mosaic(block_out_channels=(4, 4), latent_channels=12, sample_size=8)

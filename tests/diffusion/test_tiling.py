@@ -47,3 +47,20 @@ def test_gradients_reach_the_input():
     x = torch.rand(1, 1, 20, 36, requires_grad=True)
     tiled(lambda t: t**2, x, 16, 1).sum().backward()
     torch.testing.assert_close(x.grad, 2 * x.detach())
+
+
+@pytest.mark.parametrize("side", [256, 512, 1024])
+def test_weights_are_counted_beyond_what_bfloat16_can_count(side):
+    x = torch.rand(1, 1, 1, side + side // 2, dtype=torch.bfloat16)
+    out = tiled(lambda t: t, x, side, 1)
+    assert out.dtype == x.dtype
+    torch.testing.assert_close(out, x)
+
+
+def test_overlap_is_a_share_of_the_side():
+    starts = {}
+    for overlap in (0.0, 0.25, 0.5):
+        seen = []
+        tiled(lambda t, seen=seen: seen.append(1) or t, torch.rand(1, 1, 16, 64), 16, 1, overlap)
+        starts[overlap] = len(seen)
+    assert starts == {0.0: 4, 0.25: 5, 0.5: 7}

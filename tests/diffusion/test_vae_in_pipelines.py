@@ -7,11 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline
+from diffusers import (
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    UNet2DConditionModel,
+)
 
 from helpers import CourseError
 from helpers.diffusers_bridge import DiffusersVAE, check_vae, swap_vae, to_diffusers
-from helpers.diffusion.parts import make_unet, sample
+from helpers.diffusion.parts import sample
 from helpers.models.conv_vae import ConvVAE
 from tests.conftest import ROOT
 from tests.diffusion.small_models import (
@@ -132,7 +136,24 @@ class TestSwap:
         with pytest.raises(CourseError, match="A pipeline cannot use a ConvVAE"):
             swap_vae(pipeline_of(to_diffusers(one_head())), network)
 
-    def test_an_inpainting_unet_is_accepted(self):
+    @pytest.mark.parametrize("inputs", [9, 8, 5, 7], ids=["inpaint", "edit", "depth", "upscale"])
+    def test_what_a_unet_gives_counts_and_not_what_else_it_is_told(self, inputs):
         pipeline = pipeline_of(to_diffusers(one_head()))
-        pipeline.unet = make_unet(text_width=16, latent_channels=9, channels=(16, 32))
+        config = dict(pipeline.unet.config) | {"in_channels": inputs}
+        pipeline.unet = UNet2DConditionModel.from_config(config)
         check_vae(pipeline)
+
+    @pytest.mark.parametrize("start", ["enable_model_cpu_offload", "enable_sequential_cpu_offload"])
+    def test_an_offloaded_pipeline_offloads_the_new_one_too(self, start, network):
+        pipeline = pipeline_of(to_diffusers(one_head()))
+        getattr(pipeline, start)(device="cpu")
+        new = swap_vae(pipeline, DiffusersVAE.of(network)).vae
+        hooked = [
+            any(hasattr(m, "_hf_hook") for m in part.modules()) for part in (pipeline.unet, new)
+        ]
+        assert hooked == [True, True]
+        if start == "enable_model_cpu_offload":
+            assert sample(pipeline, PROMPTS, steps=1).isfinite().all()
+        pipeline.remove_all_hooks()  # brings the weights back
+        weights = network.state_dict()
+        assert all(torch.equal(v, weights[k]) for k, v in new.network.state_dict().items())
