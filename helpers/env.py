@@ -128,6 +128,15 @@ def scratch_folder(folder: Path, name: str) -> Iterator[Path]:
         yield Path(scratch)
 
 
+def put_in_place(made: Path, target: Path) -> None:
+    """Give `made` its name `target`; where another process was faster, what that brought stays."""
+    try:
+        made.replace(target)
+    except OSError:
+        if not target.exists():
+            raise
+
+
 def _remove_leftovers(folder: Path, pattern: str, minutes: float) -> None:
     """Remove what killed processes left: what nobody has written to for so long."""
     for part in folder.glob(pattern):

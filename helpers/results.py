@@ -11,7 +11,7 @@ from importlib.metadata import version
 import torch
 
 from helpers import CourseError
-from helpers.env import ROOT, device, profile, published_dir
+from helpers.env import ROOT, device, profile, published_dir, write_file
 
 PACKAGES = ("torch", "torchvision", "accelerate", "diffusers", "transformers", "scikit-learn")
 PACKAGES += ("numpy",)
@@ -50,10 +50,7 @@ def save_result(name: str, values: dict, *, seeds: list[int], data: str, code: s
         "code": code,
         "versions": {"python": platform.python_version()} | versions,
     }
-    text = json.dumps(record, indent=1) + "\n"  # first: what is no JSON leaves no half file
-    path = published_dir("results") / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_file(published_dir("results") / f"{name}.json", json.dumps(record, indent=1) + "\n")
     return record
 
 

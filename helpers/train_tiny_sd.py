@@ -35,7 +35,7 @@ from helpers.metrics.images import psnr, reconstruct
 from helpers.metrics.latents import latent_statistics
 from helpers.models.conv_vae import ConvVAE, VAEConfig, image_loss
 from helpers.rng import seed_everything
-from helpers.training.checkpoints import load_shipped
+from helpers.training.checkpoints import load_shipped, write_folder
 from helpers.training.loop import fit
 
 RESOLUTION = 64  # pixels; its latents are (8, 8, 8)
@@ -212,11 +212,13 @@ def export_pipeline(options: argparse.Namespace, pipeline, figures: dict) -> Pat
     words = {"command": command, "length": length, "pictures": PICTURES}
     card = pipeline_card(options.export, pipeline, figures, **words)
 
-    folder = published_dir("checkpoints") / options.export
+    def fill(folder: Path) -> None:
+        pipeline.save_pretrained(folder)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
     _cast(pipeline, torch.float16)
-    pipeline.save_pretrained(folder)
+    folder = write_folder(published_dir("checkpoints") / options.export, fill)
     _cast(pipeline, torch.float32)
-    (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from helpers import CourseError
-from helpers.env import connect_timeout, scratch_folder
+from helpers.env import connect_timeout, put_in_place, scratch_folder
 
 # of the four unpacked files, as LeCun, Cortes & Burges published them: shape and MD5
 MNIST_FILES = {
@@ -57,7 +57,7 @@ def fetch_mnist(root: Path) -> str:
 
         MNIST(scratch, download=True)
         for target in targets:
-            _put(unpacked / target.name, target)
+            put_in_place(unpacked / target.name, target)
         for packed in by_hand:
             packed.unlink(missing_ok=True)
     return "downloaded"
@@ -120,21 +120,13 @@ def fetch_imagewoof(target: Path) -> str:
             download_url(f"{IMAGEWOOF}{name}.tgz", scratch, md5=IMAGEWOOF_MD5[name])
             packed = scratch / packed.name
         extract_archive(packed, scratch)
-        _put(scratch / name, target)
+        put_in_place(scratch / name, target)
         packed.unlink(missing_ok=True)
     return "downloaded"
 
 
 def _all_there(targets: list[Path]) -> bool:
     return all(target.exists() for target in targets)
-
-
-def _put(unpacked: Path, target: Path) -> None:
-    try:
-        unpacked.replace(target)
-    except OSError:
-        if not target.exists():  # else another process was faster
-            raise
 
 
 @contextmanager
