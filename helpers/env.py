@@ -4,10 +4,12 @@ Environment: COURSE_PROFILE, COURSE_DATA, COURSE_RUNS, COURSE_BUILD, COURSE_PUBL
 A relative path is taken from the repository root, because kernels start in notebooks/.
 """
 
+import io
 import os
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -84,6 +86,12 @@ def is_static() -> bool:
     return os.environ.get("COURSE_STATIC") == "1"
 
 
+def survive_terminal() -> None:
+    """Print "?" for what a terminal's encoding lacks, such as → in cp1252, instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook's is none, and has no such fault
+        sys.stdout.reconfigure(errors="replace")
+
+
 # --- files that two processes may write ---
 
 
@@ -93,6 +101,8 @@ def write_file(path: Path, content: bytes | str) -> Path:
     Whoever reads it sees the old file or the new one, and of several writers the last one stays.
     CourseError where it cannot be written; the old file is kept.
     """
+    # "replace": the name of somebody's photograph may be no text, and then no UTF-8 either
+    data = content.encode(errors="replace") if isinstance(content, str) else content
     # a name of its own for every writer, and opened in the plain way: the mode follows the umask
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -100,7 +110,7 @@ def write_file(path: Path, content: bytes | str) -> Path:
         _remove_leftovers(path.parent, "*." + "[0-9a-f]" * 8 + ".part", minutes=10)
         try:
             with open(partial, "xb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())  # on the disk before it gets its name
             os.replace(partial, path)

@@ -30,7 +30,7 @@ from helpers.data.synthetic_dogs import COATS, SyntheticDogs, caption, load_synt
 from helpers.diffusion.latents import PromptStrip, train_on_latents
 from helpers.diffusion.model_card import pipeline_card
 from helpers.diffusion.parts import sample
-from helpers.env import budget, published_dir
+from helpers.env import budget, published_dir, survive_terminal
 from helpers.metrics.images import psnr, reconstruct
 from helpers.metrics.latents import latent_statistics
 from helpers.models.conv_vae import ConvVAE, VAEConfig, image_loss
@@ -224,6 +224,7 @@ def export_pipeline(options: argparse.Namespace, pipeline, figures: dict) -> Pat
 
 def main(arguments: Sequence[str] | None = None) -> dict:
     """What the command does; from Python, main(["--minutes", "1"]) returns the figures."""
+    survive_terminal()
     options = build_parser().parse_args(arguments)
     try:
         return run(options)

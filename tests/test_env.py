@@ -116,6 +116,8 @@ def test_static(monkeypatch, value, static):
 def test_a_file_and_its_folder_are_written_and_nothing_else(tmp_path):
     path = tmp_path / "new" / "folder" / "page.md"
     assert env.write_file(path, "÷\n") == path and path.read_bytes() == b"\xc3\xb7\n"
+    env.write_file(path, "photos of \udcff")  # a folder's name that is no text
+    assert path.read_bytes() == b"photos of ?"
     env.write_file(path, b"\0\r\n")
     assert path.read_bytes() == b"\0\r\n" and list(path.parent.iterdir()) == [path]
 

@@ -152,7 +152,7 @@ def _open_run(
 ) -> None:
     """The folder of a run: another one where its configuration, code or data are not the same."""
     files = (__file__, trainer.__file__, losses.__file__)
-    code = [Path(file).read_text() for file in files]
+    code = [Path(file).read_text(encoding="utf-8") for file in files]
     held_out = 0 if validation is None else len(next(iter(tensors_of(validation).values())))
     settings = training.settings | {"processes": training.processes, "held out": held_out}
     model = training.raw_model

@@ -22,11 +22,6 @@ GENERATED = {
 }
 
 
-def build_dir() -> Path:
-    """`COURSE_BUILD`, a relative path taken from the repository root; by default build/."""
-    return ROOT / (os.environ.get("COURSE_BUILD") or "build")
-
-
 def fail(sentence: str) -> None:
     """Print one sentence and stop with exit status 1."""
     print(sentence, file=sys.stderr)
@@ -103,7 +98,7 @@ def course_files(root: Path = ROOT) -> list[Path]:
     ]
     if (root / ".git").exists():
         try:
-            listed = subprocess.run(command, capture_output=True, check=True).stdout.decode()
+            listed = os.fsdecode(subprocess.run(command, capture_output=True, check=True).stdout)
             return sorted(
                 {root / name for name in listed.split("\0") if name and (root / name).is_file()}
             )

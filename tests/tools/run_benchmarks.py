@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 
-from helpers.env import runs_dir
+from helpers.env import runs_dir, survive_terminal
 from tests.benchmarks import catalogue
 from tests.tools import common
 
@@ -30,6 +30,7 @@ def run_one(name: str) -> bool:
     """Run a benchmark in a process of its own; False if it failed."""
     print(f"\n=== {name}", flush=True)
     env = {"COURSE_PROFILE": "cpu", "TQDM_DISABLE": "1", **os.environ, "COURSE_PUBLISH": "1"}
+    env["PYTHONIOENCODING"] = f"{sys.stdout.encoding}:replace"
     command = [sys.executable, "-m", f"tests.benchmarks.bench_{name}"]
     if subprocess.run(command, cwd=common.ROOT, env=env).returncode:
         return False  # its runs stay: the next call goes on with them
@@ -40,6 +41,7 @@ def run_one(name: str) -> bool:
 
 def main(words: list[str]) -> int:
     """Run all benchmarks, or those that are named; 1 if any of them failed."""
+    survive_terminal()
     if os.environ.get("COURSE_PROFILE") == "quick":
         common.fail(
             "The quick profile measures nothing worth publishing: unset COURSE_PROFILE, or try a "

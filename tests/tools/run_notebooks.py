@@ -23,6 +23,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+from helpers.env import build_dir, survive_terminal, write_file
 from tests.tools import common, gallery
 from tests.tools.board import Board
 
@@ -138,20 +139,6 @@ def tidy(result: Result) -> None:
         cell.metadata.pop("execution", None)
 
 
-def save(result: Result) -> None:
-    """Write the executed notebook over the stored one, at once or not at all."""
-    with tempfile.NamedTemporaryFile(
-        "w", dir=result.path.parent, suffix=".part", encoding="utf-8", newline="\n", delete=False
-    ) as part:
-        try:
-            nbformat.write(result.notebook, part)
-            part.close()
-            os.chmod(part.name, result.path.stat().st_mode & 0o777)
-            os.replace(part.name, result.path)
-        finally:
-            Path(part.name).unlink(missing_ok=True)
-
-
 def stop_kernels() -> None:
     """Kill every kernel that still runs, with its children."""
     for manager in list(running):
@@ -175,7 +162,7 @@ def finish(result: Result, board: Board, in_place: bool) -> Result:
         result.error = "\n".join(said)
     if in_place and result.passed:
         tidy(result)
-        save(result)
+        write_file(result.path, nbformat.writes(result.notebook) + "\n")
     word = "passed" if result.passed else "FAILED"
     board.update(result.path.stem, f"{word}  {result.seconds:.1f} s", final=True)
     return result
@@ -193,8 +180,8 @@ def run(
     )
     board = Board([path.stem for path in paths])
     pool = ThreadPoolExecutor(jobs)
-    common.build_dir().mkdir(parents=True, exist_ok=True)
-    runs = tempfile.TemporaryDirectory(prefix="runs-", dir=common.build_dir())
+    build_dir().mkdir(parents=True, exist_ok=True)
+    runs = tempfile.TemporaryDirectory(prefix="runs-", dir=build_dir())
     env["COURSE_RUNS"] = runs.name  # fresh: a finished run would be loaded instead of trained
     try:
         work = pool.map(
@@ -221,6 +208,7 @@ def report(results: list[Result]) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
+    survive_terminal()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK")
     parser.add_argument(
@@ -245,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(130)  # threads that wait for a killed kernel would hold the exit up
     if not options.in_place:
-        print(f"\ngallery: {gallery.write(results, common.build_dir(), options.folder)}")
+        print(f"\ngallery: {gallery.write(results, build_dir(), options.folder)}")
     return report(results)
 
 

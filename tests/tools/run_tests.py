@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+from helpers.env import survive_terminal
 from tests.tools import common
 
 CELL_TIMEOUT = 300  # seconds; a cell of the quick profile takes a few, a busy machine is slow
@@ -61,6 +62,7 @@ def stages(words: list[str]) -> list[tuple[str, list[str], int]]:
 
 def main(words: list[str]) -> int:
     """Run the stages, compare the tree, print one line for each."""
+    survive_terminal()
     before, summary = common.snapshot(), []
     shutil.rmtree(
         common.ROOT / "build" / "test" / "runs", ignore_errors=True

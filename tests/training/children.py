@@ -1,8 +1,10 @@
 """What the processes of test_processes.py do: be killed, or train two at a time."""
 
 import json
+import locale
 import os
 import signal
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -66,6 +68,19 @@ def train_until(point: str, count: int) -> None:
     fsync = mock.patch("os.fsync", deadly_fsync)
     with fsync, mock.patch("os.replace", deadly_replace):
         train("killed")
+
+
+# --- a machine that knows no UTF-8 ---
+
+
+def train_in_c_locale(photos: str) -> None:
+    """The command, where files without a said encoding are ASCII and the terminal is Japanese."""
+    locale.setlocale(locale.LC_ALL, "C")
+    with open(os.devnull) as file:
+        assert file.encoding in ("ascii", "ANSI_X3.4-1968", "US-ASCII"), file.encoding
+    sys.stdout.reconfigure(encoding="cp932", errors="strict")
+    words = "--resolution 16 --channels 8 16 --steps 1 --batch 4 --run mine --export mine"
+    train_vae.main(["--folder", photos, *words.split()])
 
 
 # --- two processes ---
