@@ -65,9 +65,18 @@ def runs_dir() -> Path:
 
 
 def published_dir(kind: str) -> Path:
-    """data/`kind` under `make notebooks` and `make bench` (COURSE_PUBLISH=1), else build/`kind`."""
-    published = os.environ.get("COURSE_PUBLISH") == "1"
-    return (ROOT / "data" if published else build_dir()) / kind
+    """data/`kind` under `make notebooks` and `make bench` (COURSE_PUBLISH=1), else build/`kind`.
+
+    CourseError in the quick profile when publishing: what it makes is for trying out.
+    """
+    if os.environ.get("COURSE_PUBLISH") != "1":
+        return build_dir() / kind
+    if profile() == "quick":
+        raise CourseError(
+            f"The quick profile makes nothing worth publishing: data/{kind} stays as it is. Unset "
+            f"COURSE_PUBLISH, and what it makes goes to build/{kind}."
+        )
+    return ROOT / "data" / kind
 
 
 @contextmanager

@@ -45,7 +45,7 @@ POSE = (
     "sitting"  # of all dogs: no caption tells it, and heads anywhere make ears far slower to learn
 )
 FIRST_STAGE_SHARE = 0.35  # of the minutes, for the autoencoder
-PICTURES = budget(quick=16, cpu=200, gpu=200)  # of each kind, drawn to be classified
+PICTURES = {"quick": 16, "cpu": 200, "gpu": 200}  # of each kind, drawn to be classified
 NEVER_SEEN = (  # combinations that are left out of training; each of their words is in it
     ("brown", "floppy", "snow"),
     ("black", "pointy", "grass"),
@@ -104,7 +104,7 @@ def measure_prompt_accuracy(
     """`prompt_accuracy` of PICTURES pictures each: {"seen": shares, "never seen": shares}."""
     shares = {}
     for kind, combinations in {"seen": SEEN, "never seen": NEVER_SEEN}.items():
-        prompts = draw_prompts(combinations, PICTURES)
+        prompts = draw_prompts(combinations, budget(**PICTURES))
         shares[kind] = prompt_accuracy(classifier, sample(pipeline, prompts, seed=seed), prompts)
     return shares
 
@@ -209,7 +209,7 @@ def export_pipeline(options: argparse.Namespace, pipeline, figures: dict) -> Pat
         length = f"{options.steps:,} steps of each part"
         command = f"--steps {options.steps}"
     command += f" --dogs {options.dogs} --seed {options.seed} --export {options.export}"
-    words = {"command": command, "length": length, "pictures": PICTURES}
+    words = {"command": command, "length": length, "pictures": budget(**PICTURES)}
     card = pipeline_card(options.export, pipeline, figures, **words)
 
     def fill(folder: Path) -> None:

@@ -99,9 +99,18 @@ def test_the_default_folders(monkeypatch):
 
 def test_only_publishing_writes_into_data(monkeypatch):
     monkeypatch.setenv("COURSE_BUILD", "elsewhere")
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
     for value, expected in (("1", ROOT / "data"), ("0", ROOT / "elsewhere")):
         monkeypatch.setenv("COURSE_PUBLISH", value)
         assert env.published_dir("results") == expected / "results"
+
+
+def test_quick_publishes_nothing(monkeypatch):
+    assert env.published_dir("checkpoints") == env.build_dir() / "checkpoints"
+    monkeypatch.setenv("COURSE_PUBLISH", "1")
+    for kind in ("results", "checkpoints"):
+        with pytest.raises(CourseError, match=f"data/{kind} stays as it is. Unset COURSE_PUBLISH"):
+            env.published_dir(kind)
 
 
 @pytest.mark.parametrize(("value", "static"), [("1", True), ("0", False), ("", False)])

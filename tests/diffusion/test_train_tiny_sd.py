@@ -111,7 +111,7 @@ def test_the_parts_share_the_minutes(monkeypatch):
 def test_a_short_run_trains_samples_measures_exports_and_is_found_again(
     tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(command, "PICTURES", 4)
+    monkeypatch.setitem(command.PICTURES, "quick", 4)
     for module in (command, latents):  # what is drawn does not matter here
         monkeypatch.setattr(module, "sample", partial(sample, steps=1))
     words = ["--steps", "3", "--dogs", "96", "--run", "toy", "--export", "toy-sd"]

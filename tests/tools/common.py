@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers.env import PROFILES
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 # not the course's own files: left out where there is no git to say so
@@ -20,6 +22,16 @@ GENERATED = {
     ".ruff_cache",
     ".pytest_cache",
 }
+
+
+def chosen_profile(default: str, publishing: bool = False) -> str:
+    """`COURSE_PROFILE`; stops where there is no such profile, or where quick would be published."""
+    name = os.environ.get("COURSE_PROFILE") or default
+    if name not in PROFILES:
+        fail(f"COURSE_PROFILE is {name!r}; it can be {', '.join(PROFILES)}.")
+    if publishing and name == "quick":
+        fail("The quick profile makes nothing worth publishing: unset COURSE_PROFILE.")
+    return name
 
 
 def fail(sentence: str) -> None:

@@ -20,6 +20,8 @@ SLUG = r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+"
 BADGE_IMAGE = "https://colab.research.google.com/assets/colab-badge.svg"
 BADGE = re.compile(rf"https://colab\.research\.google\.com/github/({SLUG})/blob/[\w.-]+/([^)\s]+)")
 SETUP = re.compile(rf"""^REPO = .*["']https://github\.com/({SLUG}?)(?:\.git)?["']""", re.MULTILINE)
+# what may be written: GitHub's own rules, and none of ./. ../.. and a/b.git
+NEW = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/(?!\.{1,2}$)[A-Za-z0-9_.-]+(?<!\.git)")
 REMOTE = re.compile(rf"github\.com(?::\d+)?[:/]({SLUG}?)(?:\.git)?/?$")
 
 
@@ -112,8 +114,8 @@ def main(arguments: list[str], root: Path = common.ROOT) -> None:
     """The command line."""
     survive_terminal()
     new = arguments[0] if arguments else origin(root)
-    if not re.fullmatch(SLUG, new):
-        common.fail(f"{new!r} is not an address of the form owner/name.")
+    if not NEW.fullmatch(new):
+        common.fail(f"{new!r} is not an address of the form owner/name, without .git.")
     if not slugs(root):
         common.fail("There is no badge and no setup cell here to write the address to.")
     changed = publish(root, new)

@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-from helpers.env import build_dir, survive_terminal, write_file
+from helpers.env import build_dir, scratch_folder, survive_terminal, write_file
 from tests.tools import common, gallery
 from tests.tools.board import Board
 
@@ -51,7 +50,7 @@ class Result:
 def kernel_environment(in_place: bool, jobs: int) -> dict[str, str]:
     """The environment of every kernel: no progress bars, pictures for widgets, fair threads."""
     env = {k: v for k, v in os.environ.items() if k not in LEFT_OUT}
-    env["COURSE_PROFILE"] = env.get("COURSE_PROFILE") or ("cpu" if in_place else "quick")
+    env["COURSE_PROFILE"] = common.chosen_profile("cpu" if in_place else "quick", in_place)
     env |= {"COURSE_STATIC": "1", "TQDM_DISABLE": "1"}
     return (
         env
@@ -174,26 +173,23 @@ def run(
     """Execute `paths` on `jobs` kernels at a time; a list of Result in the same order."""
     jobs = min(jobs or common.cores(), max(1, len(paths)))
     env = kernel_environment(in_place, jobs)
-    timeout = timeout or TIMEOUTS.get(env["COURSE_PROFILE"], 3600)
+    timeout = timeout or TIMEOUTS[env["COURSE_PROFILE"]]
     os.environ["JUPYTER_PREFER_ENV_PATH"] = (
         "1"  # a kernel installed for the user must not take over
     )
     board = Board([path.stem for path in paths])
     pool = ThreadPoolExecutor(jobs)
-    build_dir().mkdir(parents=True, exist_ok=True)
-    runs = tempfile.TemporaryDirectory(prefix="runs-", dir=build_dir())
-    env["COURSE_RUNS"] = runs.name  # fresh: a finished run would be loaded instead of trained
-    try:
-        work = pool.map(
-            lambda path: finish(execute(path, board, env, timeout), board, in_place), paths
-        )
-        return list(work)
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        stop_kernels()
-        raise
-    finally:
-        runs.cleanup()
+    with scratch_folder(build_dir(), "runs") as runs:
+        env["COURSE_RUNS"] = str(runs)  # fresh: a finished run would be loaded, not trained
+        try:
+            work = pool.map(
+                lambda path: finish(execute(path, board, env, timeout), board, in_place), paths
+            )
+            return list(work)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop_kernels()
+            raise
 
 
 def report(results: list[Result]) -> int:

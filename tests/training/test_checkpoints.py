@@ -211,6 +211,7 @@ def test_only_publishing_writes_among_the_courses_own_checkpoints(tmp_path, monk
     monkeypatch.setattr(checkpoints, "ROOT", tmp_path / "course")
     monkeypatch.setenv("COURSE_BUILD", str(tmp_path / "build"))
     monkeypatch.setenv("COURSE_PUBLISH", publish)
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
     model = MLPVAE(3, (4,))
     path = save_model("teaser", model, epochs=5)
     header = read_tensors(path)[1]
@@ -221,6 +222,10 @@ def test_only_publishing_writes_among_the_courses_own_checkpoints(tmp_path, monk
         assert equal(again, model) and not again.training
         text = refusal(load_shipped, Autoencoder, "teaser")
         assert all(word in text for word in ("teaser.safetensors", "MLPVAE", "Autoencoder"))
+        monkeypatch.setenv("COURSE_PROFILE", "quick")
+        before = path.read_bytes()
+        assert "nothing worth publishing" in refusal(save_model, "teaser", MLPVAE(3, (4,)))
+        assert path.read_bytes() == before
     else:
         assert path == tmp_path / "build" / "checkpoints" / "teaser.safetensors"
         assert "teaser.safetensors is not there" in refusal(load_shipped, MLPVAE, "teaser")
