@@ -6,6 +6,7 @@ A relative path is taken from the repository root, because kernels start in note
 
 import io
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -99,6 +100,17 @@ def survive_terminal() -> None:
     """Print "?" for what a terminal's encoding lacks, such as → in cp1252, instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook's is none, and has no such fault
         sys.stdout.reconfigure(errors="replace")
+
+
+PLAIN_NAME = re.compile(r"\w[\w.-]*")  # leads into no other folder
+
+
+def check_name(what: str, name: str) -> None:
+    """CourseError unless `name` can name a file or folder and stays in the folder it is put in."""
+    if not isinstance(name, str) or not PLAIN_NAME.fullmatch(name):
+        raise CourseError(
+            f"{what} is {name!r}; it can be a plain name of letters, digits, '_', '-' and '.'."
+        )
 
 
 # --- files that two processes may write ---

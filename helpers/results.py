@@ -10,7 +10,7 @@ from importlib.metadata import version
 import torch
 
 from helpers import CourseError
-from helpers.env import ROOT, device, profile, published_dir, write_file
+from helpers.env import ROOT, check_name, device, profile, published_dir, write_file
 
 PACKAGES = ("torch", "torchvision", "accelerate", "diffusers", "transformers", "scikit-learn")
 PACKAGES += ("numpy",)
@@ -34,6 +34,7 @@ def save_result(name: str, values: dict, *, seeds: list[int], data: str, code: s
     data: the data set's source; code: a fingerprint of the code that measured them.
     CourseError in the quick profile when publishing.
     """
+    check_name("The name of a result", name)
     versions = {package: version(package) for package in PACKAGES}
     record = {
         "values": values,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from helpers import CourseError
+from helpers import CourseError, check_number
 from helpers.classifiers.dogs import (
     COMBINATIONS,
     DogClassifier,
@@ -30,7 +30,7 @@ from helpers.data.synthetic_dogs import COATS, SyntheticDogs, caption, load_synt
 from helpers.diffusion.latents import PromptStrip, train_on_latents
 from helpers.diffusion.model_card import pipeline_card
 from helpers.diffusion.parts import sample
-from helpers.env import budget, published_dir, survive_terminal
+from helpers.env import budget, check_name, profile, published_dir, survive_terminal
 from helpers.metrics.images import psnr, reconstruct
 from helpers.metrics.latents import latent_statistics
 from helpers.models.conv_vae import ConvVAE, VAEConfig, image_loss
@@ -157,6 +157,10 @@ def _lengths(options: argparse.Namespace) -> tuple[dict, dict]:
 
 def run(options: argparse.Namespace) -> dict:
     """Train, measure, print, export; returns the figures."""
+    check_name("--run", options.run)
+    if options.export is not None:
+        check_name("--export", options.export)
+    check_number("--seed", options.seed, 0, 2**63, whole=True)
     if options.dogs < 96:
         raise CourseError(f"--dogs {options.dogs} are too few: 96 are two of each combination.")
     classifier = load_shipped(DogClassifier, "dog_classifier")
@@ -227,6 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     survive_terminal()
     options = build_parser().parse_args(arguments)
     try:
+        profile()  # of a wrong one it is told now, not after the training
         return run(options)
     except CourseError as error:
         sys.exit(f"train_tiny_sd: {error}")

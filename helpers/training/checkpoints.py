@@ -18,6 +18,7 @@ from torch import nn
 from helpers import CourseError
 from helpers.env import (
     ROOT,
+    check_name,
     published_dir,
     runs_dir,
     scratch_folder,
@@ -95,6 +96,7 @@ def save_model(name: str, model: nn.Module, half: bool = False, **header) -> Pat
     weights = model.state_dict()
     if half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    check_name("The name of a checkpoint", name)
     path = published_dir("checkpoints") / f"{name}.safetensors"
     return write_tensors(path, weights, {"class": type(model).__name__, "config": config} | header)
 
@@ -165,6 +167,7 @@ def run_folder(run: str, parts: dict[str, str], speak: bool = True) -> Path:
     speak: make the folder, and say which part differs from an earlier run of the same name; of
     several processes one does so.
     """
+    check_name("run", run)
     folder = runs_dir() / run / fingerprint_of(parts)
     note = folder / "fingerprint.json"
     if not speak or _read_note(note) == parts:

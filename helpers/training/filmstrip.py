@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from helpers.data.image_set import ImageSet
-from helpers.env import runs_dir, write_file
+from helpers.env import check_name, runs_dir, write_file
 from helpers.metrics.images import psnr, reconstruct
 from helpers.training.fingerprint import fingerprint_of
 
@@ -23,6 +23,7 @@ class Filmstrip:
     """
 
     def __init__(self, run: str, images: ImageSet):
+        check_name("run", run)
         self.folder = runs_dir() / run / "filmstrip" / fingerprint_of(images.pixels())
         self.images = images
         self.count = len(images)

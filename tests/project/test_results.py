@@ -52,6 +52,13 @@ def test_the_quick_profile_publishes_nothing(course, monkeypatch):
     assert not (course / "course").exists()
 
 
+@pytest.mark.parametrize("name", ["../mlp", "a/b", ""])
+def test_a_name_cannot_lead_out_of_the_folder(course, name):
+    with pytest.raises(CourseError, match="it can be a plain name"):
+        results.save_result(name, {}, seeds=[0], data="MNIST", code="0123")
+    assert not any(course.iterdir())
+
+
 def test_every_published_result_was_measured_in_earnest():
     found = {path: json.loads(path.read_text("utf-8")) for path in RESULTS.glob("*.json")}
     assert found and not [p.name for p, r in found.items() if r["profile"] not in ("cpu", "gpu")]

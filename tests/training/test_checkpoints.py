@@ -205,6 +205,14 @@ def test_weights_are_loaded_and_the_header_returned(saved):
     assert equal(model, again)
 
 
+@pytest.mark.parametrize("name", ["../mine", "/tmp/mine", "a/b", "..", "", None])
+def test_a_name_cannot_lead_out_of_the_folder(runs, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("COURSE_BUILD", str(tmp_path / "build"))
+    for write in (lambda: save_model(name, MLPVAE(2, (4,))), lambda: run_folder(name, PARTS)):
+        assert f"is {name!r}; it can be a plain name" in refusal(write)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("publish", ["1", "0"])
 def test_only_publishing_writes_among_the_courses_own_checkpoints(tmp_path, monkeypatch, publish):
     monkeypatch.setattr("helpers.env.ROOT", tmp_path / "course")

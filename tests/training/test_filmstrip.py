@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 
+from helpers import CourseError
 from helpers.data.image_set import ImageSet
 from helpers.metrics.images import psnr, reconstruct
 from helpers.models.conv_vae import ConvVAE, VAEConfig, image_loss
@@ -77,6 +78,12 @@ def test_other_images_and_other_runs_have_strips_of_their_own():
     other(painter, {"epoch": 1})
     assert one.frames()[1].shape == (2, 3, 8, 12) and other.frames()[1].shape == (5, 3, 8, 12)
     assert Filmstrip("cats", photos(2)).frames() == {}
+
+
+@pytest.mark.parametrize("run", ["../dogs", "", "/dogs", None])
+def test_a_strip_stays_among_the_runs(run):
+    with pytest.raises(CourseError, match="run is .* plain name"):
+        Filmstrip(run, photos(2))
 
 
 def test_a_kill_while_a_frame_is_written_leaves_the_earlier_ones(monkeypatch):
