@@ -8,13 +8,16 @@ SOLVED    ?=
 VENV  := .venv
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+KEPT  := runs checkpoints results progress
 # progress and publish need nothing installed
 ANY_PY = $(or $(wildcard $(PY)),$(PYTHON))
 
 # Another environment, activated or configured, must not leak into .venv; and
 # COURSE_PUBLISH is for `make notebooks` and `make bench` alone.
-unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH PYTHONUSERBASE JUPYTER_PATH PIP_USER PIP_TARGET PIP_PREFIX
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH PYTHONUSERBASE JUPYTER_PATH
 unexport COURSE_PUBLISH COURSE_STATIC PIP_ARGS
+# into .venv, whatever pip's variables and configuration files say; their mirrors are used
+INTO_VENV := --no-user --target= "--prefix=$(CURDIR)/$(VENV)"
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -35,7 +38,7 @@ $(STAMP): requirements.txt
 	@"$(PY)" -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	  || "$(PYTHON)" -m venv --clear $(VENV) >/dev/null 2>&1 || { rm -rf $(VENV); \
 	  echo "\"$(PYTHON)\" cannot make a virtual environment here: install its venv module (Debian and Ubuntu: apt install python3-venv), or check that this folder is writable." >&2; exit 1; }
-	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -r requirements.txt
+	$(PY) -m pip install --disable-pip-version-check $(INTO_VENV) $(PIP_ARGS) -r requirements.txt
 	@touch $@
 
 run: $(STAMP) ## execute all notebooks (profile quick) and write the gallery build/index.html
@@ -66,7 +69,7 @@ publish: ## write REPO=owner/name (default: the origin remote) into badges, setu
 progress: ## how many exercises you have solved
 	@$(ANY_PY) -m tests.tools.progress
 
-clean: ## remove .venv and build/, but keep your runs and your progress
+clean: ## remove .venv and build/, but keep what is yours: runs, exports, results and progress
 	@rm -rf $(VENV)
-	@if [ -d build ]; then find build -mindepth 1 -maxdepth 1 ! -name runs ! -name progress -exec rm -rf {} +; fi
+	@if [ -d build ]; then find build -mindepth 1 -maxdepth 1 $(KEPT:%=! -name %) -exec rm -rf {} +; fi
 	@find . -name __pycache__ -prune -exec rm -rf {} +

@@ -18,6 +18,7 @@ package is free: torch and the rest are imported by the files that use them.
 """
 
 import importlib
+import math
 
 __version__ = "2"  # raised when a notebook saved earlier would no longer run with these helpers
 
@@ -44,6 +45,18 @@ def check_choice(name: str, value, known) -> None:
     """CourseError that says what `name` can be, unless `value` is one of `known`."""
     if value not in known:
         raise CourseError(f"{name} is {value!r}; it can be {', '.join(map(repr, known))}.")
+
+
+def check_number(
+    name: str, value, low: float = -math.inf, high: float = math.inf, *, whole: bool = False
+) -> None:
+    """CourseError that says what `name` can be, unless `value` is finite and in [low, high)."""
+    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not is_number or not low <= value < high or math.isinf(value):
+        what = "a whole number (int)" if whole else "a number (int or float)"
+        what += f" of {low:g} or more" if low > -math.inf else ""
+        what += f" and below {high:g}" if high < math.inf else ""
+        raise CourseError(f"{name} is {value!r}; it can be {what}.")
 
 
 def lazy_exports(package: str, **names_of_module: tuple[str, ...]):

@@ -1,16 +1,21 @@
-"""The three budgets (quick, cpu, gpu), the device, and the folders.
+"""The three budgets (quick, cpu, gpu), the device, the folders, and how files get into them.
 
 Environment: COURSE_PROFILE, COURSE_DATA, COURSE_RUNS, COURSE_BUILD, COURSE_PUBLISH, COURSE_STATIC.
 A relative path is taken from the repository root, because kernels start in notebooks/.
 """
 
+import io
 import os
+import re
+import secrets
+import shutil
 import socket
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import torch
 
 from helpers import CourseError
 
@@ -19,8 +24,10 @@ PROFILES = ("quick", "cpu", "gpu")
 CONNECT_TIMEOUT = 15.0  # seconds that a download waits for an answer
 
 
-def device() -> torch.device:
-    """CUDA where there is one, else Apple's MPS, else the CPU."""
+def device():
+    """CUDA where there is one, else Apple's MPS, else the CPU: a torch.device."""
+    import torch  # here, because tools that need nothing installed import this file
+
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -59,9 +66,18 @@ def runs_dir() -> Path:
 
 
 def published_dir(kind: str) -> Path:
-    """data/`kind` under `make notebooks` and `make bench` (COURSE_PUBLISH=1), else build/`kind`."""
-    published = os.environ.get("COURSE_PUBLISH") == "1"
-    return (ROOT / "data" if published else build_dir()) / kind
+    """data/`kind` under `make notebooks` and `make bench` (COURSE_PUBLISH=1), else build/`kind`.
+
+    CourseError in the quick profile when publishing: what it makes is for trying out.
+    """
+    if os.environ.get("COURSE_PUBLISH") != "1":
+        return build_dir() / kind
+    if profile() == "quick":
+        raise CourseError(
+            f"The quick profile makes nothing worth publishing: data/{kind} stays as it is. Unset "
+            f"COURSE_PUBLISH, and what it makes goes to build/{kind}."
+        )
+    return ROOT / "data" / kind
 
 
 @contextmanager
@@ -78,3 +94,86 @@ def connect_timeout() -> Iterator[None]:
 def is_static() -> bool:
     """True where nobody can move a slider (COURSE_STATIC=1): widgets then only draw."""
     return os.environ.get("COURSE_STATIC") == "1"
+
+
+def survive_terminal() -> None:
+    """Print "?" for what a terminal's encoding lacks, such as → in cp1252, instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a notebook's is none, and has no such fault
+        sys.stdout.reconfigure(errors="replace")
+
+
+PLAIN_NAME = re.compile(r"\w[\w.-]*")  # leads into no other folder
+
+
+def check_name(what: str, name: str) -> None:
+    """CourseError unless `name` can name a file or folder and stays in the folder it is put in."""
+    if not isinstance(name, str) or not PLAIN_NAME.fullmatch(name):
+        raise CourseError(
+            f"{what} is {name!r}; it can be a plain name of letters, digits, '_', '-' and '.'."
+        )
+
+
+# --- files that two processes may write ---
+
+
+def write_file(path: Path, content: bytes | str) -> Path:
+    """Write `path`, and its folder where there is none, whole or not at all; text as UTF-8.
+
+    Whoever reads it sees the old file or the new one, and of several writers the last one stays.
+    CourseError where it cannot be written; the old file is kept.
+    """
+    # "replace": the name of somebody's photograph may be no text, and then no UTF-8 either
+    data = content.encode(errors="replace") if isinstance(content, str) else content
+    # a name of its own for every writer, and opened in the plain way: the mode follows the umask
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent, "*." + "[0-9a-f]" * 8 + ".part", minutes=10)
+        try:
+            with open(partial, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # on the disk before it gets its name
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise CourseError(
+            f"{path} could not be written ({error.strerror or error}): free some space, or choose "
+            "a folder that you may write to. A file that was there before is kept."
+        ) from error
+    return path
+
+
+@contextmanager
+def scratch_folder(folder: Path, name: str) -> Iterator[Path]:
+    """A new folder `name`.….part inside `folder`, which is made too; it is removed at the end.
+
+    Nothing in it has its name before it is whole, and two processes do not meet.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder, f"{name}.*.part", minutes=24 * 60)
+    with tempfile.TemporaryDirectory(
+        prefix=f"{name}.", suffix=".part", dir=folder, ignore_cleanup_errors=True
+    ) as scratch:
+        yield Path(scratch)
+
+
+def put_in_place(made: Path, target: Path) -> None:
+    """Give `made` its name `target`; where another process was faster, what that brought stays."""
+    try:
+        made.replace(target)
+    except OSError:
+        if not target.exists():
+            raise
+
+
+def _remove_leftovers(folder: Path, pattern: str, minutes: float) -> None:
+    """Remove what killed processes left: what nobody has written to for so long."""
+    for part in folder.glob(pattern):
+        with suppress(OSError):  # another process was faster
+            old = time.time() - part.stat().st_mtime > 60 * minutes
+            if old and part.is_dir():
+                shutil.rmtree(part)
+            elif old:
+                part.unlink()

@@ -4,14 +4,13 @@ The code that measures them calls `save_result`; notebooks and tables read with 
 """
 
 import json
-import os
 import platform
 from importlib.metadata import version
 
 import torch
 
 from helpers import CourseError
-from helpers.env import ROOT, device, profile, published_dir
+from helpers.env import ROOT, check_name, device, profile, published_dir, write_file
 
 PACKAGES = ("torch", "torchvision", "accelerate", "diffusers", "transformers", "scikit-learn")
 PACKAGES += ("numpy",)
@@ -33,13 +32,9 @@ def save_result(name: str, values: dict, *, seeds: list[int], data: str, code: s
 
     To data/results/`name`.json when publishing, else to build/results.
     data: the data set's source; code: a fingerprint of the code that measured them.
-    CourseError in the quick profile when publishing: its figures are for trying out.
+    CourseError in the quick profile when publishing.
     """
-    if profile() == "quick" and os.environ.get("COURSE_PUBLISH") == "1":
-        raise CourseError(
-            f"The quick profile measures nothing worth publishing: {name} was not written. "
-            "Unset COURSE_PUBLISH, and the result goes to build/results."
-        )
+    check_name("The name of a result", name)
     versions = {package: version(package) for package in PACKAGES}
     record = {
         "values": values,
@@ -50,10 +45,7 @@ def save_result(name: str, values: dict, *, seeds: list[int], data: str, code: s
         "code": code,
         "versions": {"python": platform.python_version()} | versions,
     }
-    text = json.dumps(record, indent=1) + "\n"  # first: what is no JSON leaves no half file
-    path = published_dir("results") / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_file(published_dir("results") / f"{name}.json", json.dumps(record, indent=1) + "\n")
     return record
 
 

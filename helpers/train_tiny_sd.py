@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from helpers import CourseError
+from helpers import CourseError, check_number
 from helpers.classifiers.dogs import (
     COMBINATIONS,
     DogClassifier,
@@ -30,12 +30,12 @@ from helpers.data.synthetic_dogs import COATS, SyntheticDogs, caption, load_synt
 from helpers.diffusion.latents import PromptStrip, train_on_latents
 from helpers.diffusion.model_card import pipeline_card
 from helpers.diffusion.parts import sample
-from helpers.env import budget, published_dir
+from helpers.env import budget, check_name, profile, published_dir, survive_terminal
 from helpers.metrics.images import psnr, reconstruct
 from helpers.metrics.latents import latent_statistics
 from helpers.models.conv_vae import ConvVAE, VAEConfig, image_loss
 from helpers.rng import seed_everything
-from helpers.training.checkpoints import load_shipped
+from helpers.training.checkpoints import load_shipped, write_folder
 from helpers.training.loop import fit
 
 RESOLUTION = 64  # pixels; its latents are (8, 8, 8)
@@ -45,7 +45,7 @@ POSE = (
     "sitting"  # of all dogs: no caption tells it, and heads anywhere make ears far slower to learn
 )
 FIRST_STAGE_SHARE = 0.35  # of the minutes, for the autoencoder
-PICTURES = budget(quick=16, cpu=200, gpu=200)  # of each kind, drawn to be classified
+PICTURES = {"quick": 16, "cpu": 200, "gpu": 200}  # of each kind, drawn to be classified
 NEVER_SEEN = (  # combinations that are left out of training; each of their words is in it
     ("brown", "floppy", "snow"),
     ("black", "pointy", "grass"),
@@ -104,7 +104,7 @@ def measure_prompt_accuracy(
     """`prompt_accuracy` of PICTURES pictures each: {"seen": shares, "never seen": shares}."""
     shares = {}
     for kind, combinations in {"seen": SEEN, "never seen": NEVER_SEEN}.items():
-        prompts = draw_prompts(combinations, PICTURES)
+        prompts = draw_prompts(combinations, budget(**PICTURES))
         shares[kind] = prompt_accuracy(classifier, sample(pipeline, prompts, seed=seed), prompts)
     return shares
 
@@ -157,6 +157,10 @@ def _lengths(options: argparse.Namespace) -> tuple[dict, dict]:
 
 def run(options: argparse.Namespace) -> dict:
     """Train, measure, print, export; returns the figures."""
+    check_name("--run", options.run)
+    if options.export is not None:
+        check_name("--export", options.export)
+    check_number("--seed", options.seed, 0, 2**63, whole=True)
     if options.dogs < 96:
         raise CourseError(f"--dogs {options.dogs} are too few: 96 are two of each combination.")
     classifier = load_shipped(DogClassifier, "dog_classifier")
@@ -209,21 +213,25 @@ def export_pipeline(options: argparse.Namespace, pipeline, figures: dict) -> Pat
         length = f"{options.steps:,} steps of each part"
         command = f"--steps {options.steps}"
     command += f" --dogs {options.dogs} --seed {options.seed} --export {options.export}"
-    words = {"command": command, "length": length, "pictures": PICTURES}
+    words = {"command": command, "length": length, "pictures": budget(**PICTURES)}
     card = pipeline_card(options.export, pipeline, figures, **words)
 
-    folder = published_dir("checkpoints") / options.export
+    def fill(folder: Path) -> None:
+        pipeline.save_pretrained(folder)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
     _cast(pipeline, torch.float16)
-    pipeline.save_pretrained(folder)
+    folder = write_folder(published_dir("checkpoints") / options.export, fill)
     _cast(pipeline, torch.float32)
-    (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
 def main(arguments: Sequence[str] | None = None) -> dict:
     """What the command does; from Python, main(["--minutes", "1"]) returns the figures."""
+    survive_terminal()
     options = build_parser().parse_args(arguments)
     try:
+        profile()  # of a wrong one it is told now, not after the training
         return run(options)
     except CourseError as error:
         sys.exit(f"train_tiny_sd: {error}")

@@ -34,7 +34,7 @@ from helpers.data.augment import crop_and_flip
 from helpers.data.datasets import load_dogs
 from helpers.data.image_folder import load_image_folder
 from helpers.data.image_set import ImageSet
-from helpers.env import device
+from helpers.env import device, profile, survive_terminal
 from helpers.metrics.images import SSIM_WINDOW, measure_reconstructions
 from helpers.models.conv_vae import ConvVAE, VAEConfig, check_size, image_loss
 from helpers.models.discriminator import VAEGAN, PatchDiscriminator, vae_gan_loss
@@ -218,8 +218,10 @@ def run(options: argparse.Namespace) -> dict | None:
 
 def main(arguments: Sequence[str] | None = None) -> dict | None:
     """The command; from Python, main(["--steps", "4"]) returns the figures of the report."""
+    survive_terminal()
     options = parse(arguments, __doc__)
     try:
+        profile()  # of a wrong one it is told now, not after the training
         return run(options)
     except CourseError as error:
         sys.exit(f"train_vae: {error}")

@@ -45,6 +45,8 @@ def load_image_folder(
     """
     check_resolution(resolution)
     check_choice("split", split, (None, *SPLITS))
+    if not str(folder):
+        raise CourseError("The folder's name is empty; one with images was expected.")
     folder = Path(folder)
     if not folder.is_dir():
         raise CourseError(

@@ -5,52 +5,60 @@ everything that the next step depends on.
 """
 
 import json
-import os
-import time
-from contextlib import suppress
+import shutil
+from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from helpers import CourseError
-from helpers.env import ROOT, published_dir, runs_dir
+from helpers.env import (
+    ROOT,
+    check_name,
+    published_dir,
+    runs_dir,
+    scratch_folder,
+    write_file,
+)
 from helpers.training.fingerprint import fingerprint_of
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict) -> Path:
-    """Write a .safetensors file atomically.
-
-    Whoever reads `path` sees the old file or the new one, whole.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    _remove_leftovers(path.parent)
-
+    """Write a .safetensors file, whole or not at all; CourseError where it cannot be written."""
     # copies, because the format refuses tied weights, which share memory
     copies = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
-    try:
-        save_file(copies, partial, {"course": json.dumps(header)})
-        with open(partial, "rb+") as file:
-            os.fsync(file.fileno())  # on the disk before it gets its name
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    # as bytes: a file that the library writes is for its owner alone, and a kill leaves it hidden
+    return write_file(path, save(copies, {"course": json.dumps(header)}))
 
 
-def _remove_leftovers(folder: Path, seconds: float = 600.0) -> None:
-    """Remove what killed processes left half written.
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Write into `folder` what `fill(place)` writes into `place`: for libraries that save folders.
 
-    That is a .part file that nobody wrote to for ten minutes.
+    Every file is whole, and the old ones are kept until all new ones are on the disk.  CourseError
+    where they cannot be written.
     """
-    for part in folder.glob("*.part"):
-        with suppress(OSError):  # another process was faster
-            if time.time() - part.stat().st_mtime > seconds:
-                part.unlink()
+    try:
+        with scratch_folder(folder.parent, folder.name) as scratch:
+            fill(scratch / "filled")
+            # once more: the modes of copies follow the umask, those of the library's files do not
+            new = shutil.copytree(
+                scratch / "filled", scratch / "new", copy_function=shutil.copyfile
+            )
+            for path in [path for path in new.rglob("*") if path.is_file()]:
+                target = folder / path.relative_to(new)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target)
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CourseError(
+            f"{folder} could not be written ({reason}): free some space, or choose a folder that "
+            "you may write to."
+        ) from error
+    return folder
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
@@ -88,6 +96,7 @@ def save_model(name: str, model: nn.Module, half: bool = False, **header) -> Pat
     weights = model.state_dict()
     if half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+    check_name("The name of a checkpoint", name)
     path = published_dir("checkpoints") / f"{name}.safetensors"
     return write_tensors(path, weights, {"class": type(model).__name__, "config": config} | header)
 
@@ -158,19 +167,26 @@ def run_folder(run: str, parts: dict[str, str], speak: bool = True) -> Path:
     speak: make the folder, and say which part differs from an earlier run of the same name; of
     several processes one does so.
     """
+    check_name("run", run)
     folder = runs_dir() / run / fingerprint_of(parts)
     note = folder / "fingerprint.json"
-    if not speak or note.exists():
+    if not speak or _read_note(note) == parts:
         return folder
 
-    others = [json.loads(path.read_text()) for path in folder.parent.glob("*/fingerprint.json")]
-    if others:
+    others = [_read_note(path) for path in folder.parent.glob(f"*/{note.name}")]
+    if others and not folder.exists():
         changes = [[part for part in parts if parts[part] != other.get(part)] for other in others]
         changed = " and ".join(min(changes, key=len))
         print(f"Run {run}: another {changed} than before; starting afresh beside the old run.")
 
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "fingerprint.part"
-    partial.write_text(json.dumps(parts))
-    partial.replace(note)
+    write_file(note, json.dumps(parts))
     return folder
+
+
+def _read_note(path: Path) -> dict:
+    """What a run was made for; {} where the note is missing, cut off or foreign."""
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}

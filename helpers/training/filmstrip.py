@@ -1,5 +1,6 @@
 """A filmstrip of training: the same few images, reconstructed after every epoch."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from PIL import Image
 
 from helpers.data.image_set import ImageSet
-from helpers.env import runs_dir
+from helpers.env import check_name, runs_dir, write_file
 from helpers.metrics.images import psnr, reconstruct
 from helpers.training.fingerprint import fingerprint_of
 
@@ -22,6 +23,7 @@ class Filmstrip:
     """
 
     def __init__(self, run: str, images: ImageSet):
+        check_name("run", run)
         self.folder = runs_dir() / run / "filmstrip" / fingerprint_of(images.pixels())
         self.images = images
         self.count = len(images)
@@ -38,15 +40,12 @@ class Filmstrip:
         """
         strip = torch.cat(list(images), dim=2)  # (3, H, count·W)
         pixels = strip.mul(255).round().byte().movedim(0, 2)  # (H, count·W, 3)
-        self.folder.mkdir(parents=True, exist_ok=True)
         if epoch == 1:
-            for old in self.folder.iterdir():
-                old.unlink()
-
-        # under its name only when it is whole: a kill must not leave half a picture
-        partial = self.folder / "frame.part"
-        Image.fromarray(pixels.numpy()).save(partial, format="PNG")
-        partial.replace(self.folder / f"{epoch:04d}.png")
+            for old in self.folder.glob("*.png"):
+                old.unlink(missing_ok=True)
+        file = io.BytesIO()
+        Image.fromarray(pixels.numpy()).save(file, format="PNG")
+        write_file(self.folder / f"{epoch:04d}.png", file.getvalue())
 
     def frames(self) -> dict[int, torch.Tensor]:
         """{epoch: the images after it, (count, 3, H, W) in [0, 1]}, in the order of the epochs."""

@@ -1,8 +1,10 @@
 """What a training run leaves behind as numbers: one row per epoch."""
 
 import csv
-import os
+import io
 from pathlib import Path
+
+from helpers.env import write_file
 
 
 class History:
@@ -36,12 +38,11 @@ class History:
 
     def save_csv(self, path: Path) -> None:
         """Write the rows as a table, whole or not at all."""
-        partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with open(partial, "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=self._names() or ["epoch"])
-            writer.writeheader()
-            writer.writerows(self.rows)
-        partial.replace(path)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=self._names() or ["epoch"])
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_file(path, text.getvalue())
 
     def _names(self) -> list[str]:
         """Those of all rows: a resumed run may watch more than before."""

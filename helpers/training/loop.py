@@ -25,6 +25,7 @@ from helpers.training.checkpoints import run_folder
 from helpers.training.fingerprint import fingerprint_of
 from helpers.training.history import History
 from helpers.training.schedules import SCHEDULES
+from helpers.training.settings import check_launcher, check_settings
 from helpers.training.trainer import Loss, Trainer
 
 PRECISIONS = ("auto", "bf16", "fp16", "no")
@@ -82,9 +83,10 @@ def fit(
     run: a name.  Checkpoints and history.csv then go to $COURSE_RUNS/run/<fingerprint>/, and the
     same call after a kill goes on from the last one (resume=True).
 
-    Raises CourseError where the loss or its gradient stops being finite, and KeyboardInterrupt
-    after a ctrl-C, both with the last good checkpoint on disk.
+    Raises CourseError for an argument of the wrong kind; and where the loss or its gradient stops
+    being finite, and KeyboardInterrupt after a ctrl-C, both with the last good checkpoint on disk.
     """
+    check_launcher()
     check_choice("schedule", schedule, SCHEDULES)
     check_choice("precision", precision, PRECISIONS)
     if precision == "fp16" and device().type != "cuda":
@@ -105,6 +107,7 @@ def fit(
         "seed": seed,
         "precision": choose_precision(device()) if precision == "auto" else precision,
     }
+    check_settings(settings)
     if validation is not None:
         tensors_of(validation)  # a fault shows before the training, not after its first epoch
     training = Trainer(model, loss, train, settings, augment)
@@ -152,7 +155,7 @@ def _open_run(
 ) -> None:
     """The folder of a run: another one where its configuration, code or data are not the same."""
     files = (__file__, trainer.__file__, losses.__file__)
-    code = [Path(file).read_text() for file in files]
+    code = [Path(file).read_text(encoding="utf-8") for file in files]
     held_out = 0 if validation is None else len(next(iter(tensors_of(validation).values())))
     settings = training.settings | {"processes": training.processes, "held out": held_out}
     model = training.raw_model

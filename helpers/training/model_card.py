@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from helpers.env import write_file
 from helpers.models.conv_vae import ConvVAE
 from helpers.training.checkpoints import save_model
 
@@ -33,6 +34,7 @@ A convolutional VAE for images of {size}×{size} pixels.
 - configuration: `{config}`
 
 ```python
+from helpers.env import write_file
 from helpers.models.conv_vae import ConvVAE
 from helpers.training.checkpoints import load_weights, read_tensors
 
@@ -68,5 +70,5 @@ def export_vae(name: str, vae: ConvVAE, size: int, figures: dict, command: str, 
         config=vae.config,
         figures=report(figures),
     )
-    path.with_suffix(".md").write_text(card, encoding="utf-8")
+    write_file(path.with_suffix(".md"), card)
     return path

@@ -3,11 +3,11 @@
 import argparse
 import functools
 import math
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from helpers.env import PLAIN_NAME
 from helpers.models.conv_vae import VAEConfig
 from helpers.models.losses import calibrated_gaussian_nll, gaussian_nll, laplace_nll
 from helpers.training.loop import PRECISIONS
@@ -192,7 +192,7 @@ def _number(kind: type, low: float, high: float = math.inf) -> Callable[[str], f
 
 
 def _name(text: str) -> str:
-    if not re.fullmatch(r"\w[\w.-]*", text):
+    if not PLAIN_NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a plain name (letters, digits, '_', '-' and '.')"
         )
@@ -200,4 +200,6 @@ def _name(text: str) -> str:
 
 
 def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty: a variable in the command is not set?")
     return Path(text).expanduser()  # the shell leaves the ~ of --folder=~/photos alone

@@ -3,7 +3,7 @@
 import torch
 from torch.optim import lr_scheduler
 
-from helpers import CourseError
+from helpers import CourseError, check_number
 
 CLOCK_STEPS = 1000  # a run by the clock changes its learning rate this often
 SCHEDULES = ("one-cycle", "cosine", "constant")
@@ -15,6 +15,7 @@ class Length:
     def __init__(self, epochs: int | None, steps: int | None, minutes: float | None):
         if sum(given is not None for given in (epochs, steps, minutes)) != 1:
             raise CourseError("Say how long to train with exactly one of epochs, steps, minutes.")
+        _check_length(epochs, steps, minutes)
         self.epochs = epochs
         self.steps = steps
         self.minutes = minutes
@@ -32,6 +33,14 @@ class Length:
         if not self.minutes:
             return CLOCK_STEPS
         return min(CLOCK_STEPS, int(CLOCK_STEPS * seconds / (60 * self.minutes)))
+
+
+def _check_length(epochs: int | None, steps: int | None, minutes: float | None) -> None:
+    if minutes is not None:
+        check_number("minutes", minutes, 0)
+    else:
+        name, value = ("epochs", epochs) if steps is None else ("steps", steps)
+        check_number(name, value, 0, whole=True)
 
 
 def make_lr_scheduler(

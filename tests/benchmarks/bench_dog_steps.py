@@ -122,7 +122,7 @@ def measure(kind: str, network: str, resolution: int, batch: int) -> dict:
     """`one` in a process of its own."""
     module = "tests.benchmarks.bench_dog_steps"
     command = [sys.executable, "-m", module, kind, network, str(resolution), str(batch)]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
     if found.returncode:
         raise SystemExit(found.stderr)
     return json.loads(found.stdout.splitlines()[-1])

@@ -42,7 +42,7 @@ def main() -> None:
     rows = side_by_side(train, list(KINDS))
     (on,) = take_shared(rows, "on")
     rows.sort(key=lambda row: row["latents"])
-    values = {"on": on, "steps": STEPS, "prompts": PICTURES, "rows": rows}
+    values = {"on": on, "steps": STEPS, "prompts": budget(**PICTURES), "rows": rows}
     publish("tiny_sd_scale", values, seeds=[0], data="drawn dogs, embedded")
 
 

@@ -1,5 +1,6 @@
 """For the tests of data: small data sets on disk, and no network."""
 
+import hashlib
 import io
 import urllib.request
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.data import downloads
 from helpers.data.image_set import ImageSet
 
 
@@ -69,13 +71,24 @@ def write_photos(folder: Path, count: int, size: tuple[int, int] = (12, 16)) -> 
     return names
 
 
-def write_mnist(folder: Path, train: int = 12, test: int = 5) -> None:
-    """MNIST's four files, made up: image i is filled with i, and its label is i modulo 10."""
+def write_mnist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MNIST's four files, made up: 12 and 5 images, of which number i is filled with i, its label.
+
+    From now on they count as the real ones.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for part, count in (("train", train), ("t10k", test)):
-        values = np.arange(count, dtype=np.uint8)
-        images = np.repeat(values, 28 * 28).tobytes()
-        header = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (count, 28, 28))
-        (folder / f"{part}-images-idx3-ubyte").write_bytes(header + images)
-        header = b"\0\0\x08\x01" + count.to_bytes(4, "big")
-        (folder / f"{part}-labels-idx1-ubyte").write_bytes(header + (values % 10).tobytes())
+    known = {}
+    for part, count in (("train", 12), ("t10k", 5)):
+        labels = np.arange(count, dtype=np.uint8) % 10
+        images = np.repeat(np.arange(count, dtype=np.uint8), 28 * 28).reshape(count, 28, 28)
+        for name, values in (("images-idx3-ubyte", images), ("labels-idx1-ubyte", labels)):
+            content = idx(values)
+            (folder / f"{part}-{name}").write_bytes(content)
+            known[f"{part}-{name}"] = (values.shape, hashlib.md5(content).hexdigest())
+    monkeypatch.setattr(downloads, "MNIST_FILES", known)
+
+
+def idx(values: np.ndarray, order: str = "big") -> bytes:
+    """Bytes in the format of MNIST's files, whose numbers are big-endian."""
+    header = (2048 + values.ndim, *values.shape)
+    return b"".join(number.to_bytes(4, order) for number in header) + values.tobytes()

@@ -3,16 +3,18 @@
 Downloads have tests of their own.
 """
 
-import os
-
+import numpy as np
 import pytest
 import torch
+from torchvision.datasets import MNIST
 
 from helpers import CourseError
 from helpers.data.datasets import DRAWN_DOGS, load_digits, load_dogs, load_mnist
+from helpers.data.downloads import MNIST_FILES, check_mnist_file
 from helpers.data.image_folder import SPLITS, load_image_folder
 from helpers.data.synthetic_dogs import load_synthetic_dogs
-from tests.data.small_data import one_sentence, refuse_network, write_mnist, write_photos
+from helpers.env import data_dir
+from tests.data.small_data import idx, one_sentence, refuse_network, write_mnist, write_photos
 
 
 @pytest.fixture
@@ -40,15 +42,15 @@ def test_digits_are_shaped_like_mnist_and_their_splits_share_nothing():
 
 
 def test_the_quick_profile_uses_no_network_and_no_files(asked, monkeypatch, tmp_path):
-    write_mnist(tmp_path / "MNIST" / "raw")
+    write_mnist(tmp_path / "MNIST" / "raw", monkeypatch)
     monkeypatch.setenv("COURSE_PROFILE", "quick")
     loaded = load_mnist("test")
     assert torch.equal(loaded.images, load_digits("test").images) and "embedded" in loaded.source
     assert asked == []
 
 
-def test_mnist_is_found_where_course_data_says(asked, tmp_path):
-    write_mnist(tmp_path / "MNIST" / "raw")
+def test_mnist_is_found_where_course_data_says(asked, monkeypatch, tmp_path):
+    write_mnist(tmp_path / "MNIST" / "raw", monkeypatch)
     train = load_mnist("train")
     test = load_mnist("test")
     assert train.images.shape == (12, 1, 28, 28) and test.images.shape == (5, 1, 28, 28)
@@ -67,14 +69,49 @@ def test_mnist_that_cannot_be_had_is_one_sentence_and_never_something_else(asked
     assert asked and not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
-@pytest.mark.parametrize("keep", [0, 10, 5000])
-def test_a_truncated_mnist_file_is_one_sentence(asked, tmp_path, keep):
-    write_mnist(tmp_path / "MNIST" / "raw")
-    os.truncate(tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte", keep)
+ZEROS = np.zeros((12, 28, 28), dtype=np.uint8)
+WRONG_FILES = {
+    "empty": ("images-idx3", b"", "it has 0 bytes and not 9,424"),
+    "cut off in the header": ("images-idx3", idx(ZEROS)[:10], "10 bytes and not 9,424"),
+    "cut off": ("images-idx3", idx(ZEROS)[:5000], "5,000 bytes and not 9,424"),
+    "with more behind it": ("labels-idx1", idx(ZEROS[:, 0, 0]) + b"..", "22 bytes and not 20"),
+    "fewer labels": ("labels-idx1", idx(ZEROS[:5, 0, 0]), "its header says 5 bytes and not 12"),
+    "test images": ("images-idx3", idx(ZEROS[:5]), "says 5×28×28 bytes and not 12×28×28"),
+    "32 pixels": ("images-idx3", idx(np.zeros((12, 32, 32), np.uint8)), "says 12×32×32 bytes"),
+    "little-endian": ("images-idx3", idx(ZEROS, "little"), "its numbers are little-endian"),
+    "another data set": ("images-idx3", idx(ZEROS), "another data set, such as Fashion-MNIST"),
+    "other labels": ("labels-idx1", idx(ZEROS[:, 0, 0]), "another data set"),
+    "a page": ("images-idx3", b"<html>404 not found</html>", "its header says"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG_FILES)
+def test_what_is_not_mnist_is_one_sentence_that_names_the_file(asked, monkeypatch, tmp_path, fault):
+    write_mnist(tmp_path / "MNIST" / "raw", monkeypatch)
+    kind, content, words = WRONG_FILES[fault]
+    name = f"train-{kind}-ubyte"
+    (tmp_path / "MNIST" / "raw" / name).write_bytes(content)
     with pytest.raises(CourseError) as error:
         load_mnist("train")
-    one_sentence(error, "MNIST/raw", "delete", "embedded")
-    assert len(load_mnist("test")) == 5
+    one_sentence(error, f"{name} in COURSE_DATA/MNIST/raw is not MNIST's", words, "Delete it")
+    assert len(load_mnist("test")) == 5  # whose files are right
+
+
+def test_what_cannot_be_read_is_one_sentence(asked, monkeypatch, tmp_path):
+    write_mnist(tmp_path / "MNIST" / "raw", monkeypatch)
+    path = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(CourseError) as error:
+        load_mnist("test")
+    one_sentence(error, path.name, "cannot be read", "source='embedded'")
+
+
+def test_the_known_files_are_those_that_are_downloaded():
+    assert [f"{name}.gz" for name in MNIST_FILES] == [name for name, _ in MNIST.resources]
+    raw = data_dir() / "MNIST" / "raw"
+    for name in MNIST_FILES if raw.is_dir() else ():
+        check_mnist_file(raw / name)
 
 
 # --- dogs ---

@@ -5,8 +5,11 @@ import gzip
 import hashlib
 import http.server
 import io
+import multiprocessing
 import os
+import shutil
 import socket
+import sys
 import tarfile
 import threading
 import time
@@ -80,7 +83,7 @@ def server(monkeypatch, tmp_path):
 
 
 def serve_mnist(server: Server, monkeypatch, tmp_path: Path) -> None:
-    write_mnist(tmp_path / "origin")
+    write_mnist(tmp_path / "origin", monkeypatch)
     for path in (tmp_path / "origin").iterdir():
         server.files[f"{path.name}.gz"] = gzip.compress(path.read_bytes())
     checksums = [(name, hashlib.md5(body).hexdigest()) for name, body in server.files.items()]
@@ -161,19 +164,60 @@ def test_a_broken_file_put_there_by_hand_is_downloaded(raw):
     assert len(load_mnist()) == 12 and len(list(raw.iterdir())) == 4
 
 
-def test_two_notebooks_may_download_mnist_at_once(raw, monkeypatch):
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork")
+def test_notebooks_that_start_together_all_get_mnist_and_dogs(server, raw, kennel, tmp_path):
+    fork = multiprocessing.get_context("fork")
+    together = fork.Barrier(3)
+    results = fork.SimpleQueue()
+
+    def start() -> None:
+        together.wait(20)
+        try:
+            results.put((len(load_mnist()), len(load_mnist("test")), len(load_dogs(8).names) > 0))
+        except BaseException as error:
+            results.put(repr(error))
+
+    children = [fork.Process(target=start) for _ in range(3)]
+    for child in children:
+        child.start()
+    got = [results.get() for _ in children]
+    for child in children:
+        child.join(20)
+    assert got == [(12, 5, True)] * 3
+    assert len(list(raw.iterdir())) == 4
+    assert sorted(path.name for path in kennel.iterdir()) == ["MNIST", "imagewoof2-160"]
+
+
+def test_what_another_notebook_brought_while_this_one_failed_is_found(server, raw, monkeypatch):
     real = MNIST.download
-    inner = []
+    calls = []
 
     def download(mnist):
-        if not inner:
-            inner.append("started")
-            inner.append(load_mnist("test"))  # the other one, which is faster
+        calls.append(mnist)
+        if len(calls) == 1:
+            assert downloads.fetch_mnist(raw.parents[1]) == "downloaded"  # the other one
+            raise OSError("the connection broke")
         real(mnist)
 
     monkeypatch.setattr(MNIST, "download", download)
-    outer = load_mnist()
-    assert len(outer) == 12 and len(inner[1]) == 5 and len(list(raw.iterdir())) == 4
+    assert len(load_mnist()) == 12 and len(calls) == 2 and len(list(raw.iterdir())) == 4
+
+
+def test_files_put_there_by_hand_may_be_taken_by_another_notebook(server, raw, monkeypatch):
+    asked = refuse_network(monkeypatch)
+    raw.mkdir(parents=True)
+    for name, _ in MNIST.resources:
+        (raw / name).write_bytes(server.files[name])
+    real = shutil.copy
+
+    def copy(source, target):
+        monkeypatch.setattr(shutil, "copy", real)
+        assert downloads.fetch_mnist(raw.parents[1]) == "downloaded"  # the other one
+        return real(source, target)
+
+    monkeypatch.setattr(shutil, "copy", copy)
+    assert len(load_mnist()) == 12 and len(list(raw.iterdir())) == 4
+    assert len(asked) <= 2  # of this one, which finds no archive any more; one for each mirror
 
 
 # --- Imagewoof ---

@@ -40,6 +40,12 @@ def test_an_impossible_folder_is_one_sentence_with_the_path_and_what_was_expecte
         one_sentence(error, str(tmp_path / name), words, ".jpg", ".png")
 
 
+def test_an_empty_name_is_no_folder():
+    with pytest.raises(CourseError) as error:
+        load_image_folder("")  # pathlib would take the folder that Python runs in
+    one_sentence(error, "name is empty")
+
+
 @pytest.mark.parametrize("resolution", [0, -1, 1.5, "8", None])
 def test_an_impossible_resolution_is_one_sentence(tmp_path, resolution):
     with pytest.raises(CourseError) as error:

@@ -1,5 +1,7 @@
 """python -m helpers.train_tiny_sd: what it trains on, what it says, and what it leaves behind."""
 
+import importlib
+import shlex
 from functools import partial
 
 import pytest
@@ -107,11 +109,44 @@ def test_the_parts_share_the_minutes(monkeypatch):
     assert len(asked) == 2 and min(asked) > 1 and sum(asked) == pytest.approx(10)
 
 
+WRONG = {
+    "--run ../mine": "--run is '../mine'; it can be a plain name",
+    "--run ''": "--run is ''; it can be a plain name",
+    "--export /tmp/mine": "--export is '/tmp/mine'; it can be a plain name",
+    "--export ''": "--export is ''; it can be a plain name",
+    "--seed -1": "--seed is -1; it can be a whole number (int) of 0 or more",
+    "--seed 99999999999999999999": "--seed is 99999999999999999999",
+    "--dogs 95": "--dogs 95 are too few",
+    "--minutes nan": 2,
+    "--minutes inf": 2,
+    "--minutes -1": 2,
+    "--steps 1.5": 2,
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_wrong_option_is_one_sentence_before_anything_is_made(tmp_path, words):
+    with pytest.raises(SystemExit) as end:
+        main(shlex.split(words))
+    expected = WRONG[words]
+    assert end.value.code == expected or str(end.value).startswith(f"train_tiny_sd: {expected}")
+    assert "\n" not in str(end.value) and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("module", ["train_vae", "train_tiny_sd"])
+def test_an_unknown_profile_is_one_sentence_of_the_command(monkeypatch, module):
+    monkeypatch.setenv("COURSE_PROFILE", "GPU")
+    program = importlib.reload(importlib.import_module(f"helpers.{module}"))  # as when it starts
+    with pytest.raises(SystemExit) as end:
+        program.main([])
+    assert str(end.value) == f"{module}: COURSE_PROFILE is 'GPU'; it can be quick, cpu, gpu."
+
+
 @pytest.mark.slow
 def test_a_short_run_trains_samples_measures_exports_and_is_found_again(
     tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(command, "PICTURES", 4)
+    monkeypatch.setitem(command.PICTURES, "quick", 4)
     for module in (command, latents):  # what is drawn does not matter here
         monkeypatch.setattr(module, "sample", partial(sample, steps=1))
     words = ["--steps", "3", "--dogs", "96", "--run", "toy", "--export", "toy-sd"]

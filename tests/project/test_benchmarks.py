@@ -11,7 +11,7 @@ from helpers.models.mlp_vae import MLPVAE
 from tests.benchmarks import catalogue, parallel
 from tests.benchmarks.common import beta_loss, mean_sd, publish, take_shared
 from tests.benchmarks.recipe_code import fingerprint
-from tests.tools import run_benchmarks
+from tests.tools import run_benchmarks, run_notebooks
 
 
 @pytest.mark.parametrize("name", catalogue.benchmarks())
@@ -131,8 +131,16 @@ def test_a_name_that_is_not_there_is_one_sentence(runner, capsys):
     assert "There is no benchmark 'cats'; there are: anomaly, " in capsys.readouterr().err
 
 
-def test_quick_figures_are_not_published(runner, monkeypatch, capsys):
-    monkeypatch.setenv("COURSE_PROFILE", "quick")
-    with pytest.raises(SystemExit):
-        runner("beta")
-    assert "The quick profile measures nothing worth publishing" in capsys.readouterr().err
+PROFILES = {"quick": "The quick profile makes nothing worth publishing", "GPU": "it can be quick,"}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_benchmarks_and_notebooks_are_not_published_in_such_a_profile(
+    runner, monkeypatch, capsys, profile
+):
+    monkeypatch.setenv("COURSE_PROFILE", profile)
+    for start in (lambda: runner("beta"), lambda: run_notebooks.run([], in_place=True)):
+        with pytest.raises(SystemExit):
+            start()
+        said = capsys.readouterr().err
+        assert PROFILES[profile] in said and said.count("\n") == 1

@@ -2,8 +2,11 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
+import zipfile
 
 import pytest
 
@@ -100,21 +103,46 @@ def test_pip_args_arrive_and_another_environment_does_not(folder):
         "VIRTUAL_ENV": "/elsewhere",
         "PYTHONPATH": "/elsewhere",
         "COURSE_PUBLISH": "1",
-        "PIP_USER": "1",
     }
     done = make(folder, ".venv/.installed", PIP_ARGS="--no-deps --retries 1", **leaks)
-    assert (
-        "pip install --disable-pip-version-check --no-deps --retries 1 -r requirements.txt"
-        in done.stdout
-    )
+    options = f"--no-user --target= --prefix={folder / '.venv'} --no-deps --retries 1"
+    called = f"pip install --disable-pip-version-check {options} -r requirements.txt"
+    assert f"called: -m {called}" in done.stdout
     seen = {line.split("=")[0] for line in (folder / "seen.txt").read_text().splitlines()}
     assert not seen & (leaks.keys() | {"PIP_ARGS"})
 
 
-def test_clean_keeps_runs_and_progress(folder):
+def test_pips_configuration_cannot_lead_out_of_the_environment(tmp_path):
+    """pip itself installs a small wheel without a network; only the configuration is wrong."""
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=tmp_path, check=True
+    )
+    (tmp_path / "pip.conf").write_text(
+        "[global]\nuser = true\ntarget = elsewhere\nprefix = elsewhere\n", encoding="utf-8"
+    )
+    with zipfile.ZipFile(tmp_path / "toy-1-py3-none-any.whl", "w") as packed:
+        metadata = "Metadata-Version: 2.1\nName: toy\nVersion: 1\n"
+        tag = "Wheel-Version: 1.0\nTag: py3-none-any\n"
+        for name, text in {"METADATA": metadata, "WHEEL": tag, "RECORD": ""}.items():
+            packed.writestr(f"toy-1.dist-info/{name}", text)
+
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    given = re.search(r"^INTO_VENV := (.*)$", makefile, re.MULTILINE)[1]
+    options = shlex.split(given.replace("$(CURDIR)/$(VENV)", str(tmp_path / ".venv")))
+    into = [sys.executable, "-m", "pip", "--python", ".venv"]
+    command = [*into, "install", "--no-index", *options, "toy-1-py3-none-any.whl"]
+    env = os.environ | {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf")}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob(".venv/**/toy-1.dist-info"))) == 1
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_clean_keeps_what_is_the_learners(folder):
     make(folder, ".venv/.installed")
-    for name in ("runs", "progress", "notebooks", "cache"):
-        (folder / "build" / name).mkdir(parents=True)
+    mine = ["checkpoints", "progress", "results", "runs"]
+    for name in (*mine, "notebooks", "cache", "test"):
+        (folder / "build" / name / "inside").mkdir(parents=True)
     assert make(folder, "clean").returncode == 0
-    assert sorted(path.name for path in (folder / "build").iterdir()) == ["progress", "runs"]
+    assert sorted(path.name for path in (folder / "build").iterdir()) == mine
     assert not (folder / ".venv").exists()

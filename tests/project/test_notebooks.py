@@ -17,6 +17,8 @@ CARD = {  # what the card must speak of, and a pattern that shows it
     "what you need to know": r"need|know",
     "the result": r"result|see",
 }
+# what a notebook loads in any case, not in a branch, and how the card states it
+DOWNLOADS = {"MNIST, 11 MB": r"^\w.*\bload_mnist\(", "93 MB": r"^\w.*\bload_dogs\("}
 # a drive or a home folder: what a learner's or an author's machine would leave behind
 MACHINE_PATH = re.compile(
     r"(?<![\w./:~-])/(?:home|Users|root|work|tmp|private|var|mnt|opt|usr)/[\w.-]+|[A-Z]:\\\\?Users"
@@ -94,6 +96,18 @@ def test_card(path, notebooks):
         if not re.search(shown, common.text(first), re.IGNORECASE)
     ]
     assert not missing, f"the card does not speak of {missing}"
+
+
+def test_card_and_map_name_every_download(path, notebooks):
+    code = "\n".join(map(common.text, code_cells(notebooks[path])))
+    row = re.search(r"\*\*Download\*\* \| (.*) \|", common.text(notebooks[path]["cells"][0]))[1]
+    stated = {"card": row, "map": notebooks[path]["metadata"]["course"]["download"]}
+    loads = {what for what, call in DOWNLOADS.items() if re.search(call, code, re.MULTILINE)}
+    missing = [
+        (place, what) for place, said in stated.items() for what in loads if what not in said
+    ]
+    assert not missing, missing
+    assert loads or all(said.startswith("none") for said in stated.values())
 
 
 def test_badge_points_at_its_own_file(path, notebooks):

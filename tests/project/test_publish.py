@@ -131,6 +131,22 @@ def test_faults_are_one_sentence(tmp_path, toy, capsys):
     with pytest.raises(SystemExit):
         publish.main([], toy)
     assert "REPO=owner/name" in capsys.readouterr().err
+
+
+ADDRESSES = ("https://github.com/ada", "ada", "ada/", "a/b.git", "./.", "../..", "a/..", "a/.")
+ADDRESSES += ("a.b/c", "-a/b", "a/b/c", "a/b c", "")
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_what_is_no_address_is_refused_and_nothing_is_written(toy, capsys, address):
+    before = contents(toy)
     with pytest.raises(SystemExit):
-        publish.main(["https://github.com/ada"], toy)
-    assert "not an address of the form owner/name" in capsys.readouterr().err
+        publish.main([address], toy)
+    assert f"{address!r} is not an address of the form owner/name" in capsys.readouterr().err
+    assert contents(toy) == before
+
+
+@pytest.mark.parametrize("address", ["ada/course", "a-1/b.c_d-e", "a/.github", "a_b/x.gitx"])
+def test_what_is_an_address_is_written(toy, address):
+    publish.main([address], toy)
+    assert publish.slugs(toy) == {address}

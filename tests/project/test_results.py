@@ -9,6 +9,8 @@ import torch
 
 from helpers import CourseError, env, results
 
+RESULTS = env.ROOT / "data" / "results"
+
 
 @pytest.fixture
 def course(tmp_path, monkeypatch):
@@ -44,10 +46,22 @@ def test_the_quick_profile_publishes_nothing(course, monkeypatch):
     monkeypatch.setenv("COURSE_PROFILE", "quick")
     assert save(nats=105.1)["profile"] == "quick"
     monkeypatch.setenv("COURSE_PUBLISH", "1")
-    with pytest.raises(CourseError, match="nothing worth publishing: mlp was not written") as error:
+    with pytest.raises(CourseError, match="nothing worth publishing: data/results") as error:
         save(nats=105.1)
     assert "\n" not in str(error.value)
     assert not (course / "course").exists()
+
+
+@pytest.mark.parametrize("name", ["../mlp", "a/b", ""])
+def test_a_name_cannot_lead_out_of_the_folder(course, name):
+    with pytest.raises(CourseError, match="it can be a plain name"):
+        results.save_result(name, {}, seeds=[0], data="MNIST", code="0123")
+    assert not any(course.iterdir())
+
+
+def test_every_published_result_was_measured_in_earnest():
+    found = {path: json.loads(path.read_text("utf-8")) for path in RESULTS.glob("*.json")}
+    assert found and not [p.name for p, r in found.items() if r["profile"] not in ("cpu", "gpu")]
 
 
 def test_a_result_says_where_it_comes_from(course, monkeypatch):

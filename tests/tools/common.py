@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers.env import PROFILES
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 # not the course's own files: left out where there is no git to say so
@@ -22,9 +24,14 @@ GENERATED = {
 }
 
 
-def build_dir() -> Path:
-    """`COURSE_BUILD`, a relative path taken from the repository root; by default build/."""
-    return ROOT / (os.environ.get("COURSE_BUILD") or "build")
+def chosen_profile(default: str, publishing: bool = False) -> str:
+    """`COURSE_PROFILE`; stops where there is no such profile, or where quick would be published."""
+    name = os.environ.get("COURSE_PROFILE") or default
+    if name not in PROFILES:
+        fail(f"COURSE_PROFILE is {name!r}; it can be {', '.join(PROFILES)}.")
+    if publishing and name == "quick":
+        fail("The quick profile makes nothing worth publishing: unset COURSE_PROFILE.")
+    return name
 
 
 def fail(sentence: str) -> None:
@@ -103,7 +110,7 @@ def course_files(root: Path = ROOT) -> list[Path]:
     ]
     if (root / ".git").exists():
         try:
-            listed = subprocess.run(command, capture_output=True, check=True).stdout.decode()
+            listed = os.fsdecode(subprocess.run(command, capture_output=True, check=True).stdout)
             return sorted(
                 {root / name for name in listed.split("\0") if name and (root / name).is_file()}
             )

@@ -10,6 +10,7 @@ import nbformat
 from jinja2 import DictLoader
 from nbconvert import HTMLExporter
 
+from helpers.env import write_file
 from tests.tools import common
 
 # nbconvert's own template writes a fixed alt text; only the alt attribute differs here
@@ -147,14 +148,13 @@ def index(cards: list[str], title: str, summary: str) -> str:
 def write(results: list, build: Path, folder: Path = common.NOTEBOOKS) -> Path:
     """Store the executed notebooks and write the page; the others keep their last card."""
     kept = build / "notebooks"
-    kept.mkdir(parents=True, exist_ok=True)
     for result in results:
         name = result.path.stem
         facts = {"name": name, "seconds": result.seconds, "error": result.error}
         facts["profile"] = os.environ.get("COURSE_PROFILE") or "quick"
-        nbformat.write(result.notebook, kept / f"{name}.ipynb")
-        (kept / f"{name}.html").write_text(to_html(result.notebook), encoding="utf-8")
-        (kept / f"{name}.json").write_text(json.dumps(facts), encoding="utf-8")
+        write_file(kept / f"{name}.ipynb", nbformat.writes(result.notebook) + "\n")
+        write_file(kept / f"{name}.html", to_html(result.notebook))
+        write_file(kept / f"{name}.json", json.dumps(facts))
     cards, seconds, failed = [], 0.0, 0
     for path in common.select([], folder):
         if (kept / f"{path.stem}.json").exists():
@@ -162,6 +162,4 @@ def write(results: list, build: Path, folder: Path = common.NOTEBOOKS) -> Path:
             cards.append(card(common.read(kept / f"{path.stem}.ipynb"), facts))
             seconds, failed = seconds + facts["seconds"], failed + bool(facts["error"])
     summary = f"{len(cards) - failed} of {len(cards)} notebooks passed; {seconds:.0f} s in all."
-    page = build / "index.html"
-    page.write_text(index(cards, page_title(folder.parent), summary), encoding="utf-8")
-    return page
+    return write_file(build / "index.html", index(cards, page_title(folder.parent), summary))

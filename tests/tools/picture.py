@@ -5,13 +5,14 @@
 On real MNIST and real dogs.
 """
 
+import io
 import math
 
 import matplotlib.pyplot as plt
 import torch
 
 from helpers.data.datasets import load_dogs, load_mnist
-from helpers.env import ROOT
+from helpers.env import ROOT, write_file
 from helpers.metrics.images import reconstruct
 from helpers.models.conv_vae import ConvVAE
 from helpers.models.mlp_vae import MLPVAE, Autoencoder
@@ -52,7 +53,9 @@ def main() -> None:
     title = "dogs that notebook 8's network has never seen; "
     title += "below, what comes back out of 1/12 of their numbers"
     draw_images(fig.add_subplot(grid[3, :]), both, 12, title)
-    fig.savefig(ROOT / "data" / "results" / "picture.png", dpi=100)
+    file = io.BytesIO()
+    fig.savefig(file, format="png", dpi=100)
+    write_file(ROOT / "data" / "results" / "picture.png", file.getvalue())
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ A check that passes leaves an empty file under build/progress (COURSE_BUILD move
 import re
 from pathlib import Path
 
+from helpers.env import build_dir, survive_terminal
 from tests.tools import common
 
 # "check.slerp(slerp)", and of a piece written in place "Encoder = check.encoder(Encoder)"
@@ -48,7 +49,8 @@ def tally(folder: Path, solved: set[str]) -> list[str]:
 
 def main() -> None:
     """Print the tally of this copy of the course."""
-    folder = common.build_dir() / "progress"
+    survive_terminal()
+    folder = build_dir() / "progress"
     solved = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     print("\n".join(tally(common.NOTEBOOKS, solved)))
 

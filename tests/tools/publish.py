@@ -13,12 +13,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers.env import survive_terminal, write_file
 from tests.tools import common
 
 SLUG = r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+"
 BADGE_IMAGE = "https://colab.research.google.com/assets/colab-badge.svg"
 BADGE = re.compile(rf"https://colab\.research\.google\.com/github/({SLUG})/blob/[\w.-]+/([^)\s]+)")
 SETUP = re.compile(rf"""^REPO = .*["']https://github\.com/({SLUG}?)(?:\.git)?["']""", re.MULTILINE)
+# what may be written: GitHub's own rules, and none of ./. ../.. and a/b.git
+NEW = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/(?!\.{1,2}$)[A-Za-z0-9_.-]+(?<!\.git)")
 REMOTE = re.compile(rf"github\.com(?::\d+)?[:/]({SLUG}?)(?:\.git)?/?$")
 
 
@@ -87,7 +90,7 @@ def publish(root: Path, new: str) -> list[Path]:
         if text != raw:
             fresh[path] = text
     for path, text in fresh.items():
-        path.write_bytes(text.encode("utf-8"))
+        write_file(path, text)
     return list(fresh)
 
 
@@ -95,13 +98,13 @@ def origin(root: Path) -> str:
     """owner/name of the remote `origin`, whether its address is https or ssh."""
     command = ["git", "-C", str(root), "remote", "get-url", "origin"]
     try:
-        address = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        said = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
     except (OSError, subprocess.CalledProcessError):
         common.fail(
             "There is no remote `origin` to read the address from: "
             "say make publish REPO=owner/name."
         )
-    found = REMOTE.search(address)
+    found = REMOTE.search(said.stdout.strip())
     if not found:
         common.fail("The remote `origin` is not on github.com: say make publish REPO=owner/name.")
     return found[1]
@@ -109,9 +112,10 @@ def origin(root: Path) -> str:
 
 def main(arguments: list[str], root: Path = common.ROOT) -> None:
     """The command line."""
+    survive_terminal()
     new = arguments[0] if arguments else origin(root)
-    if not re.fullmatch(SLUG, new):
-        common.fail(f"{new!r} is not an address of the form owner/name.")
+    if not NEW.fullmatch(new):
+        common.fail(f"{new!r} is not an address of the form owner/name, without .git.")
     if not slugs(root):
         common.fail("There is no badge and no setup cell here to write the address to.")
     changed = publish(root, new)

@@ -10,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 
+from helpers.env import survive_terminal, write_file
 from tests.tools import common
 from tests.tools.publish import BADGE, BADGE_IMAGE
 from tests.tools.results_table import results, table
@@ -57,6 +58,7 @@ def regenerate(text: str, root: Path) -> str:
 
 def main(arguments: list[str], root: Path = common.ROOT) -> int:
     """Rewrite README.md, or with --check compare it."""
+    survive_terminal()
     path = root / "README.md"
     if not path.exists():
         common.fail("There is no README.md to write to.")
@@ -64,7 +66,7 @@ def main(arguments: list[str], root: Path = common.ROOT) -> int:
     new = regenerate(old, root)
     if "--check" not in arguments:
         if new != old:
-            path.write_text(new, encoding="utf-8", newline="\n")
+            write_file(path, new)
         return 0
     names = ("README.md as it is", "as `make notebooks` or `make bench` would write it")
     difference = list(difflib.unified_diff(old.splitlines(), new.splitlines(), *names, lineterm=""))

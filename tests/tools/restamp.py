@@ -11,6 +11,7 @@ import json
 import sys
 from pathlib import Path
 
+from helpers.env import survive_terminal, write_file
 from tests.benchmarks.catalogue import writer_of
 from tests.benchmarks.recipe_code import fingerprint
 from tests.tools import common
@@ -29,6 +30,7 @@ def stale(root: Path = common.ROOT) -> dict[str, str]:
 
 def main(names: list[str], root: Path = common.ROOT) -> int:
     """Stamp the results in `names`; without names list the stale ones, and 1 if there are any."""
+    survive_terminal()
     found = stale(root)
     if not names:
         for name in found:
@@ -42,7 +44,7 @@ def main(names: list[str], root: Path = common.ROOT) -> int:
     for name in names:
         path = root / "data" / "results" / f"{name}.json"
         record = json.loads(path.read_text(encoding="utf-8")) | {"code": found[name]}
-        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_file(path, json.dumps(record, indent=1) + "\n")
         print(f"{name}: stamped")
     return 0
 

@@ -2,7 +2,8 @@
 
     python -m tests.tools.run_benchmarks [NAME ...]
 
-Without names it runs all of them (about six hours).
+Without names it runs all of them (about six hours).  To try one, whatever the profile, run
+`python -m tests.benchmarks.bench_NAME`: its results go to build/.
 """
 
 import os
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 
-from helpers.env import runs_dir
+from helpers.env import runs_dir, survive_terminal
 from tests.benchmarks import catalogue
 from tests.tools import common
 
@@ -29,7 +30,9 @@ def pick(words: list[str]) -> list[str]:
 def run_one(name: str) -> bool:
     """Run a benchmark in a process of its own; False if it failed."""
     print(f"\n=== {name}", flush=True)
-    env = {"COURSE_PROFILE": "cpu", "TQDM_DISABLE": "1", **os.environ, "COURSE_PUBLISH": "1"}
+    env = {"TQDM_DISABLE": "1", **os.environ, "COURSE_PUBLISH": "1"}
+    env["COURSE_PROFILE"] = common.chosen_profile("cpu", publishing=True)
+    env["PYTHONIOENCODING"] = f"{sys.stdout.encoding}:replace"
     command = [sys.executable, "-m", f"tests.benchmarks.bench_{name}"]
     if subprocess.run(command, cwd=common.ROOT, env=env).returncode:
         return False  # its runs stay: the next call goes on with them
@@ -40,11 +43,8 @@ def run_one(name: str) -> bool:
 
 def main(words: list[str]) -> int:
     """Run all benchmarks, or those that are named; 1 if any of them failed."""
-    if os.environ.get("COURSE_PROFILE") == "quick":
-        common.fail(
-            "The quick profile measures nothing worth publishing: unset COURSE_PROFILE, or try a "
-            "benchmark with `python -m tests.benchmarks.bench_NAME`, whose results go to build/."
-        )
+    survive_terminal()
+    common.chosen_profile("cpu", publishing=True)
     failed = []
     for name in pick(words):
         missing = sorted(catalogue.before(name) & set(failed))

@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+from helpers.env import build_dir, scratch_folder, survive_terminal, write_file
 from tests.tools import common, gallery
 from tests.tools.board import Board
 
@@ -50,7 +50,7 @@ class Result:
 def kernel_environment(in_place: bool, jobs: int) -> dict[str, str]:
     """The environment of every kernel: no progress bars, pictures for widgets, fair threads."""
     env = {k: v for k, v in os.environ.items() if k not in LEFT_OUT}
-    env["COURSE_PROFILE"] = env.get("COURSE_PROFILE") or ("cpu" if in_place else "quick")
+    env["COURSE_PROFILE"] = common.chosen_profile("cpu" if in_place else "quick", in_place)
     env |= {"COURSE_STATIC": "1", "TQDM_DISABLE": "1"}
     return (
         env
@@ -138,20 +138,6 @@ def tidy(result: Result) -> None:
         cell.metadata.pop("execution", None)
 
 
-def save(result: Result) -> None:
-    """Write the executed notebook over the stored one, at once or not at all."""
-    with tempfile.NamedTemporaryFile(
-        "w", dir=result.path.parent, suffix=".part", encoding="utf-8", newline="\n", delete=False
-    ) as part:
-        try:
-            nbformat.write(result.notebook, part)
-            part.close()
-            os.chmod(part.name, result.path.stat().st_mode & 0o777)
-            os.replace(part.name, result.path)
-        finally:
-            Path(part.name).unlink(missing_ok=True)
-
-
 def stop_kernels() -> None:
     """Kill every kernel that still runs, with its children."""
     for manager in list(running):
@@ -175,7 +161,7 @@ def finish(result: Result, board: Board, in_place: bool) -> Result:
         result.error = "\n".join(said)
     if in_place and result.passed:
         tidy(result)
-        save(result)
+        write_file(result.path, nbformat.writes(result.notebook) + "\n")
     word = "passed" if result.passed else "FAILED"
     board.update(result.path.stem, f"{word}  {result.seconds:.1f} s", final=True)
     return result
@@ -187,26 +173,23 @@ def run(
     """Execute `paths` on `jobs` kernels at a time; a list of Result in the same order."""
     jobs = min(jobs or common.cores(), max(1, len(paths)))
     env = kernel_environment(in_place, jobs)
-    timeout = timeout or TIMEOUTS.get(env["COURSE_PROFILE"], 3600)
+    timeout = timeout or TIMEOUTS[env["COURSE_PROFILE"]]
     os.environ["JUPYTER_PREFER_ENV_PATH"] = (
         "1"  # a kernel installed for the user must not take over
     )
     board = Board([path.stem for path in paths])
     pool = ThreadPoolExecutor(jobs)
-    common.build_dir().mkdir(parents=True, exist_ok=True)
-    runs = tempfile.TemporaryDirectory(prefix="runs-", dir=common.build_dir())
-    env["COURSE_RUNS"] = runs.name  # fresh: a finished run would be loaded instead of trained
-    try:
-        work = pool.map(
-            lambda path: finish(execute(path, board, env, timeout), board, in_place), paths
-        )
-        return list(work)
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        stop_kernels()
-        raise
-    finally:
-        runs.cleanup()
+    with scratch_folder(build_dir(), "runs") as runs:
+        env["COURSE_RUNS"] = str(runs)  # fresh: a finished run would be loaded, not trained
+        try:
+            work = pool.map(
+                lambda path: finish(execute(path, board, env, timeout), board, in_place), paths
+            )
+            return list(work)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop_kernels()
+            raise
 
 
 def report(results: list[Result]) -> int:
@@ -221,6 +204,7 @@ def report(results: list[Result]) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
+    survive_terminal()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK")
     parser.add_argument(
@@ -245,7 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(130)  # threads that wait for a killed kernel would hold the exit up
     if not options.in_place:
-        print(f"\ngallery: {gallery.write(results, common.build_dir(), options.folder)}")
+        print(f"\ngallery: {gallery.write(results, build_dir(), options.folder)}")
     return report(results)
 
 

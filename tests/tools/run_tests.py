@@ -7,11 +7,11 @@ Every stage runs, whatever became of the one before; the exit status is 1 if any
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import time
 
+from helpers.env import scratch_folder, survive_terminal
 from tests.tools import common
 
 CELL_TIMEOUT = 300  # seconds; a cell of the quick profile takes a few, a busy machine is slow
@@ -61,14 +61,15 @@ def stages(words: list[str]) -> list[tuple[str, list[str], int]]:
 
 def main(words: list[str]) -> int:
     """Run the stages, compare the tree, print one line for each."""
+    survive_terminal()
     before, summary = common.snapshot(), []
-    shutil.rmtree(
-        common.ROOT / "build" / "test" / "runs", ignore_errors=True
-    )  # else finished runs would be loaded
+    build = common.ROOT / "build" / "test"
     for name, command, jobs in stages(words):
         print(f"\n=== {name}", flush=True)
         start = time.monotonic()
-        code = subprocess.run(command, cwd=common.ROOT, env=environment(jobs)).returncode
+        with scratch_folder(build, "runs") as runs:  # fresh: finished ones would be loaded
+            env = environment(jobs) | {"COURSE_RUNS": str(runs)}
+            code = subprocess.run(command, cwd=common.ROOT, env=env).returncode
         summary.append((name, code == 0, f"{time.monotonic() - start:.0f} s"))
     differing = common.changes(before, common.snapshot())
     summary.append(("tree unchanged", not differing, "; ".join(differing[:8])))

@@ -12,6 +12,7 @@ import sys
 
 import nbformat
 
+from helpers.env import survive_terminal, write_file
 from tests.exercises import workspace as exercises
 from tests.tools import common, run_notebooks
 
@@ -42,14 +43,14 @@ def without_tick(notebook: nbformat.NotebookNode) -> list[str]:
 
 def main(words: list[str]) -> int:
     """Write the copies, run them side by side, and report."""
+    survive_terminal()
     build = common.ROOT / "build" / "solved"  # below the course, which the copies look for
     os.environ["COURSE_BUILD"] = str(build)  # the learner's progress stays what it is
     folder = build / "notebooks"
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for path in common.select(words):
         copy = folder / path.name
-        copy.write_text(json.dumps(solve(common.read(path)), ensure_ascii=False), encoding="utf-8")
+        write_file(copy, json.dumps(solve(common.read(path)), ensure_ascii=False))
         paths.append(copy)
 
     results = run_notebooks.run(paths)

@@ -1,8 +1,10 @@
 """What the processes of test_processes.py do: be killed, or train two at a time."""
 
 import json
+import locale
 import os
 import signal
+import sys
 from pathlib import Path
 from unittest import mock
 
@@ -39,11 +41,10 @@ def deadly_loss(model, batch, generator):
     return vae_loss(model, batch, generator)
 
 
-def deadly_save(tensors, path, metadata, save=checkpoints.save_file):
-    """A checkpoint that may be half written when the process dies."""
-    save(tensors, path, metadata)
+def deadly_fsync(number: int) -> None:
+    """Any file, of which only half is on the disk when the process dies."""
     if pass_point("half"):
-        os.truncate(path, os.path.getsize(path) // 2)
+        os.truncate(number, os.fstat(number).st_size // 2)
         die()
 
 
@@ -64,9 +65,22 @@ def train(run: str) -> tuple[DropoutVAE, History]:
 def train_until(point: str, count: int) -> None:
     """Die where the training comes to `point` for the `count`-th time (0: never)."""
     countdown[point] = count
-    save = mock.patch.object(checkpoints, "save_file", deadly_save)
-    with save, mock.patch("os.replace", deadly_replace):
+    fsync = mock.patch("os.fsync", deadly_fsync)
+    with fsync, mock.patch("os.replace", deadly_replace):
         train("killed")
+
+
+# --- a machine that knows no UTF-8 ---
+
+
+def train_in_c_locale(photos: str) -> None:
+    """The command, where files without a said encoding are ASCII and the terminal is Japanese."""
+    locale.setlocale(locale.LC_ALL, "C")
+    with open(os.devnull) as file:
+        assert file.encoding in ("ascii", "ANSI_X3.4-1968", "US-ASCII"), file.encoding
+    sys.stdout.reconfigure(encoding="cp932", errors="strict")
+    words = "--resolution 16 --channels 8 16 --steps 1 --batch 4 --run mine --export mine"
+    train_vae.main(["--folder", photos, *words.split()])
 
 
 # --- two processes ---

@@ -22,8 +22,9 @@ class ForkServer:
 
     def __init__(self, module: str):
         command = [sys.executable, "-m", "tests.training.fork_server", module]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+        env = os.environ | {"PYTHONUTF8": "0"}  # a child may have a locale of its own
+        self.process = subprocess.Popen(command, cwd=ROOT, env=env, **pipes)
 
     def call(self, *jobs: dict) -> list[int]:
         """Run the jobs side by side, each in a child of its own; their exit codes.

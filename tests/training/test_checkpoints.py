@@ -1,11 +1,16 @@
 """Checkpoint files: whole or not there, refused in one sentence, never a pickle; run folders."""
 
+import errno
+import functools
 import json
+import multiprocessing
 import os
-import time
+import stat
+import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from helpers import CourseError
@@ -21,6 +26,7 @@ from helpers.training.checkpoints import (
     run_folder,
     save_model,
     unnest,
+    write_folder,
     write_tensors,
 )
 from tests.training.small_training import equal
@@ -72,28 +78,54 @@ def test_tied_weights_can_be_saved(tmp_path):
     assert equal(tied, again)
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_half_one(saved, monkeypatch):
+def test_a_failed_write_is_one_sentence_and_leaves_the_old_file_and_no_half_one(saved, monkeypatch):
     path, _ = saved
 
-    def full(tensors, file, header):
-        file.write_bytes(b"half")
-        raise OSError("no space left on device")
+    def full(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(OSError, match="no space"):
-        write_tensors(path, {"a": torch.zeros(3)}, {})
+    monkeypatch.setattr(os, "fsync", full)
+    text = refusal(write_tensors, path, {"a": torch.zeros(3)}, {})
+    assert "vae.safetensors could not be written (No space left on device)" in text
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     load_weights(MLPVAE(2, (4,)), path)
 
 
-def test_what_killed_processes_left_behind_goes_after_a_while(tmp_path):
-    old, new = tmp_path / "last.safetensors.1.part", tmp_path / "last.safetensors.2.part"
-    for part in (old, new):
-        part.write_bytes(b"half a checkpoint")
-    os.utime(old, (time.time() - 3600,) * 2)
-    write_tensors(tmp_path / "last.safetensors", {"a": torch.zeros(3)}, {})
-    left = sorted(p.name for p in tmp_path.iterdir())
-    assert left == ["last.safetensors", new.name]  # that process may be at work still
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_the_modes_of_files_and_of_a_librarys_folder_follow_the_umask(tmp_path):
+    def fill(folder):
+        (folder / "unet").mkdir(parents=True)
+        save_file({"a": torch.zeros(2)}, folder / "unet" / "model.safetensors")
+        os.chmod(folder / "unet" / "model.safetensors", 0o600)  # as some versions leave it
+
+    before = os.umask(0o022)
+    try:
+        file = write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)}, {})
+        folder = write_folder(tmp_path / "pipeline", fill)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(f.stat().st_mode) for f in (file, *folder.rglob("*.safetensors"))] == (
+        [0o644] * 2
+    )
+
+
+def test_a_folder_is_written_whole_beside_what_is_there_or_not_at_all(tmp_path):
+    def fill(folder, text="new"):
+        (folder / "vae").mkdir(parents=True)
+        (folder / "vae" / "config.json").write_text(text, encoding="utf-8")
+        if text == "full":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = tmp_path / "checkpoints" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "my notes").touch()
+    assert write_folder(folder, fill) == folder
+    text = refusal(write_folder, folder, functools.partial(fill, text="full"))
+    assert "mine could not be written (No space left on device)" in text
+    assert (folder / "vae" / "config.json").read_text(encoding="utf-8") == "new"
+    assert (folder / "my notes").exists() and list(folder.parent.iterdir()) == [folder]
+    (tmp_path / "file").touch()
+    assert "could not be written" in refusal(write_folder, tmp_path / "file" / "mine", fill)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
@@ -173,12 +205,21 @@ def test_weights_are_loaded_and_the_header_returned(saved):
     assert equal(model, again)
 
 
+@pytest.mark.parametrize("name", ["../mine", "/tmp/mine", "a/b", "..", "", None])
+def test_a_name_cannot_lead_out_of_the_folder(runs, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("COURSE_BUILD", str(tmp_path / "build"))
+    for write in (lambda: save_model(name, MLPVAE(2, (4,))), lambda: run_folder(name, PARTS)):
+        assert f"is {name!r}; it can be a plain name" in refusal(write)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("publish", ["1", "0"])
 def test_only_publishing_writes_among_the_courses_own_checkpoints(tmp_path, monkeypatch, publish):
     monkeypatch.setattr("helpers.env.ROOT", tmp_path / "course")
     monkeypatch.setattr(checkpoints, "ROOT", tmp_path / "course")
     monkeypatch.setenv("COURSE_BUILD", str(tmp_path / "build"))
     monkeypatch.setenv("COURSE_PUBLISH", publish)
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
     model = MLPVAE(3, (4,))
     path = save_model("teaser", model, epochs=5)
     header = read_tensors(path)[1]
@@ -189,6 +230,10 @@ def test_only_publishing_writes_among_the_courses_own_checkpoints(tmp_path, monk
         assert equal(again, model) and not again.training
         text = refusal(load_shipped, Autoencoder, "teaser")
         assert all(word in text for word in ("teaser.safetensors", "MLPVAE", "Autoencoder"))
+        monkeypatch.setenv("COURSE_PROFILE", "quick")
+        before = path.read_bytes()
+        assert "nothing worth publishing" in refusal(save_model, "teaser", MLPVAE(3, (4,)))
+        assert path.read_bytes() == before
     else:
         assert path == tmp_path / "build" / "checkpoints" / "teaser.safetensors"
         assert "teaser.safetensors is not there" in refusal(load_shipped, MLPVAE, "teaser")
@@ -300,6 +345,44 @@ def test_a_folder_that_was_cut_off_before_its_note_gets_it_later(runs):
     (folder / "fingerprint.json").unlink()
     run_folder("vae", PARTS)
     assert (folder / "fingerprint.json").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff\xfe", '{"code": "é"}'.encode("cp1252")]
+)
+def test_a_broken_note_starts_afresh_and_is_written_again(runs, capsys, content):
+    folder = run_folder("vae", PARTS)
+    (folder / "fingerprint.json").write_bytes(content)
+    other = run_folder("vae", PARTS | {"code": "x"})
+    assert other != folder and "starting afresh beside the old run" in capsys.readouterr().out
+    assert run_folder("vae", PARTS) == folder and capsys.readouterr().out == ""
+    assert json.loads((folder / "fingerprint.json").read_text()) == PARTS
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork")
+def test_processes_may_begin_the_same_run_at_once(runs):
+    fork = multiprocessing.get_context("fork")
+    together = fork.Barrier(4)
+
+    def begin() -> None:
+        for number in range(20):
+            together.wait(20)
+            run_folder(f"vae{number}", PARTS)
+
+    children = [fork.Process(target=begin) for _ in range(4)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(20)
+    assert [child.exitcode for child in children] == [0] * 4
+    files = [path for path in runs.rglob("*") if path.is_file()]
+    assert len(files) == 20 and all(json.loads(path.read_text()) == PARTS for path in files)
+
+
+def test_runs_that_cannot_be_kept_are_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "file" / "runs"))
+    (tmp_path / "file").touch()
+    assert "fingerprint.json could not be written" in refusal(run_folder, "vae", PARTS)
 
 
 def test_only_the_speaking_process_makes_the_folder(runs, capsys):

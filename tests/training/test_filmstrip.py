@@ -1,11 +1,12 @@
 """The filmstrip: a picture per epoch that outlives a killed run, and a PSNR in every row."""
 
 import csv
+import os
 
 import pytest
 import torch
-from PIL import Image
 
+from helpers import CourseError
 from helpers.data.image_set import ImageSet
 from helpers.metrics.images import psnr, reconstruct
 from helpers.models.conv_vae import ConvVAE, VAEConfig, image_loss
@@ -79,16 +80,21 @@ def test_other_images_and_other_runs_have_strips_of_their_own():
     assert Filmstrip("cats", photos(2)).frames() == {}
 
 
+@pytest.mark.parametrize("run", ["../dogs", "", "/dogs", None])
+def test_a_strip_stays_among_the_runs(run):
+    with pytest.raises(CourseError, match="run is .* plain name"):
+        Filmstrip(run, photos(2))
+
+
 def test_a_kill_while_a_frame_is_written_leaves_the_earlier_ones(monkeypatch):
     strip, painter = Filmstrip("dogs", photos(2)), Painter(VAEConfig((8, 8), groups=2))
     strip(painter, {"epoch": 1})
 
-    def half(image, file, **options):
-        file.write_bytes(b"\x89PNG half")
+    def stop(number):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Image.Image, "save", half)
+        patch.setattr(os, "fsync", stop)
         with pytest.raises(KeyboardInterrupt):
             strip(painter, {"epoch": 2})
     assert list(strip.frames()) == [1]

@@ -233,16 +233,66 @@ def test_steps_of_whole_epochs_are_epochs():
     assert equal(model, other)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"schedule": "linear"}, {"precision": "float16"}, {"batch_size": 1000}, {"steps": 7}]
-)
+NAN, INF = float("nan"), float("inf")
+WRONG = [
+    {"schedule": "linear"},
+    {"precision": "float16"},
+    *({"batch_size": value} for value in (1000, 0, -4, 16.0, "16", None, True)),
+    *({"accumulate": value} for value in (0, 2.0)),
+    *({"epochs": value} for value in (-1, 1.5, NAN, "3")),
+    *({"epochs": None, "steps": value} for value in (-1, 2.0, INF)),
+    *({"epochs": None, "minutes": value} for value in (-1, NAN, INF, "1", torch.tensor(1.0))),
+    *({"lr": value} for value in (-1e-3, NAN, INF, None)),
+    *({"clip": value} for value in (-1.0, NAN)),
+    *({"ema": value} for value in (1.0, -0.1, NAN)),
+    *({"betas": value} for value in ((0.9, 1.0), (-0.1, 0.9))),
+    *({"seed": value} for value in (0.5, None)),
+    *({"run": value} for value in ("../vae", "a/b", "/tmp/vae", "..", ".hidden", "a b", "C:", 7)),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_a_wrong_argument_is_one_sentence_and_leaves_no_run(wrong, runs):
     model = small_model()
-    words = "exactly one of" if "steps" in wrong else str(next(iter(wrong.values())))
-    with pytest.raises(CourseError, match=words) as error:
-        small_fit(model, run="vae", **wrong)
-    assert "\n" not in str(error.value) and not runs.exists()
+    *_, (name, value) = wrong.items()
+    with pytest.raises(CourseError) as error:
+        small_fit(model, **({"run": "vae"} | wrong))
+    said = str(error.value)
+    values = value if name == "betas" else [value]
+    assert name.partition("_")[0] in said and any(repr(v) in said or str(v) in said for v in values)
+    assert "\n" not in said and not list(runs.parent.rglob("*.safetensors")) and not runs.exists()
     assert "forward" not in vars(model)
+
+
+def test_not_one_length_is_one_sentence_and_leaves_no_run(runs):
+    for lengths in ({"steps": 7}, {"epochs": None}):
+        with pytest.raises(CourseError, match="exactly one of epochs, steps, minutes"):
+            small_fit(small_model(), run="vae", **lengths)
+    assert not runs.exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "word"),
+    [
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "--dynamo_backend"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "gradient accumulation"),
+        ("ACCELERATE_USE_FSDP", "true", "FSDP"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", "DeepSpeed"),
+    ],
+)
+def test_what_a_launcher_asks_for_and_fit_does_not_do_is_one_sentence(
+    monkeypatch, variable, value, word
+):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(CourseError, match=word) as error:
+        small_fit(small_model())
+    assert "\n" not in str(error.value)
+
+
+def test_what_a_launcher_always_sets_is_no_fault(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "NO")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
+    assert len(small_fit(small_model(), epochs=1).rows) == 1
 
 
 def test_accumulation_gives_the_weights_of_the_whole_batch():

@@ -60,6 +60,9 @@ WRONG = {
     "--seed 99999999999999999999": "is not a whole number of 0 or more and below",
     "--export ../elsewhere": "argument --export: '../elsewhere' is not a plain name",
     "--run .": "argument --run: '.' is not a plain name",
+    "--export ''": "argument --export: '' is not a plain name",
+    "--folder ''": "argument --folder: the name is empty",
+    "--init-from=": "argument --init-from: the name is empty",
     "--factor 5": "argument --factor: invalid choice: 5",
     "--steps 3 --epochs 2": "not allowed with argument",
     f"--channels 8 {GROUPS + 1}": f"--channels must be multiples of {GROUPS}",
@@ -76,7 +79,7 @@ WRONG = {
 @pytest.mark.parametrize("command", WRONG)
 def test_a_wrong_option_is_one_sentence_and_exit_code_2(command, capsys):
     with pytest.raises(SystemExit) as end:
-        train_vae.main(command.split())
+        train_vae.main(shlex.split(command))
     usage, sentence = capsys.readouterr().err.splitlines()
     assert end.value.code == 2 and usage == "usage: python -m helpers.train_vae [options]"
     assert WRONG[command] in sentence

@@ -98,7 +98,7 @@ def test_the_killed_run_ends_like_an_undisturbed_one(starts, capsys):
     assert set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
 
 
-# --- two CPU processes (gloo) ---
+# --- a machine that knows no UTF-8 ---
 
 
 def write_photos(folder: Path) -> None:
@@ -116,6 +116,25 @@ def write_photos(folder: Path) -> None:
             split = "none"
             path.write_bytes(b"no picture")
         wanted[split] = max(0, wanted[split] - 1)
+
+
+def test_a_vae_is_trained_and_exported_where_nothing_is_utf_8(server, tmp_path):
+    photos = tmp_path / "größe é"
+    write_photos(photos)
+    broken = next(photos.glob("*.png"))
+    broken.write_bytes(b"no picture")
+    broken.rename(photos / f"é {broken.name}")
+    job = {"function": "train_in_c_locale", "arguments": [str(photos)]}
+    job |= {"output": str(tmp_path / "output"), "environment": {"COURSE_BUILD": str(tmp_path)}}
+    codes = server.call(job)
+    said = (tmp_path / "output").read_text(encoding="cp932")
+    assert codes == [0] and "skipped" in said and "folder gr??e ?" in said, said
+    card = (tmp_path / "checkpoints" / "mine.md").read_text(encoding="utf-8")
+    assert "16×16 pixels" in card and "größe é" in card
+    assert len(list((tmp_path / "runs" / "mine").glob("*/fingerprint.json"))) == 1
+
+
+# --- two CPU processes (gloo) ---
 
 
 @pytest.fixture(scope="module")
