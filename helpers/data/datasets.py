@@ -7,8 +7,9 @@ import torch.nn.functional as F
 
 from helpers import CourseError, check_choice
 from helpers.data.downloads import fetch_imagewoof, fetch_mnist
-from helpers.data.image_folder import SPLITS, check_resolution, load_image_folder
+from helpers.data.image_folder import check_resolution, load_image_folder
 from helpers.data.image_set import ImageSet
+from helpers.data.splits import SPLITS
 from helpers.data.synthetic_dogs import load_synthetic_dogs
 from helpers.env import data_dir, profile
 
@@ -66,7 +67,8 @@ def load_mnist(split: str = "train", source: str = "auto") -> ImageSet:
 def load_dogs(resolution: int = 128, split: str = "train", source: str = "auto") -> ImageSet:
     """Photographs of dogs as RGB, (N, 3, resolution, resolution).
 
-    split: "train" (85 %), "validation" (5 %) or "test" (10 %); a file's name decides.
+    split: "train" (85 %), "validation" (5 %) or "test" (10 %); a file's name decides
+    (`splits`).
     Looks in $COURSE_DATA/dogs, where any images may be, then for Imagewoof, which it downloads: 10
     breeds out of ImageNet, short side 160 pixels, 93 MB (for a resolution above 160 that of 320
     pixels).  Images are read as by `load_image_folder`.

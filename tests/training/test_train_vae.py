@@ -21,7 +21,7 @@ import torch
 
 from helpers import CourseError, train_vae
 from helpers.data.datasets import DRAWN_DOGS, load_dogs
-from helpers.data.image_folder import split_of
+from helpers.data.splits import split_of
 from helpers.metrics.images import measure_reconstructions
 from helpers.models.conv_vae import ConvVAE, VAEConfig
 from helpers.models.discriminator import VAEGAN
