@@ -67,8 +67,7 @@ def load_mnist(split: str = "train", source: str = "auto") -> ImageSet:
 def load_dogs(resolution: int = 128, split: str = "train", source: str = "auto") -> ImageSet:
     """Photographs of dogs as RGB, (N, 3, resolution, resolution).
 
-    split: "train" (85 %), "validation" (5 %) or "test" (10 %); a file's name decides
-    (`splits`).
+    split: "train" (85 %), "validation" (5 %) or "test" (10 %); a file's name decides.
     Looks in $COURSE_DATA/dogs, where any images may be, then for Imagewoof, which it downloads: 10
     breeds out of ImageNet, short side 160 pixels, 93 MB (for a resolution above 160 that of 320
     pixels).  Images are read as by `load_image_folder`.
