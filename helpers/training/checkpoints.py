@@ -186,7 +186,7 @@ def run_folder(run: str, parts: dict[str, str], speak: bool = True) -> Path:
     if others:
         changes = [[part for part in parts if parts[part] != other.get(part)] for other in others]
         changed = " and ".join(min(changes, key=len))
-        print(f"Run {run}: another {changed} than before; starting afresh beside the old run.")
+        print(f"Run {run}: the {changed} changed; starting afresh beside the old run.")
 
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "fingerprint.part"

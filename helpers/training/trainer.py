@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -128,6 +129,9 @@ class Trainer:
     def _progress_bar(self, done: int) -> tqdm:
         # tqdm reads TQDM_DISABLE itself, but not for its notebook bars
         silent = not self.accelerator.is_main_process or os.environ.get("TQDM_DISABLE") == "1"
+        is_text = all(kind.__module__ != "tqdm.notebook" for kind in tqdm.__mro__)
+        if is_text and not sys.stderr.isatty():  # a file would keep every state of the bar
+            silent = True
         unit = "step" if self.length.minutes is None else "‰"
         return tqdm(total=self.total, initial=done, unit=unit, leave=False, disable=silent)
 

@@ -286,6 +286,12 @@ def with_tanh() -> MLPVAE:
     return model
 
 
+def with_a_frozen_layer() -> MLPVAE:
+    model = small_model(powered(1))
+    model.encoder[0].requires_grad_(False)
+    return model
+
+
 BASE = {
     "model": lambda: small_model(powered(1)),
     "loss": weighted(1.0),
@@ -303,6 +309,7 @@ CHANGED = {
     "precision": ({"precision": "bf16"}, "configuration"),
     "initial weights": ({"model": lambda: small_model(powered(1), seed=2)}, "configuration"),
     "activation": ({"model": with_tanh}, "configuration"),
+    "frozen weights": ({"model": with_a_frozen_layer}, "configuration"),
     "width": ({"model": lambda: powered(1)(2, (17,))}, "configuration"),
     "images": ({"data": squares(seed=1)}, "data"),
     "fewer images": ({"data": squares(99)}, "data"),
@@ -329,7 +336,7 @@ def test_a_changed_run_starts_afresh_beside_the_old_one_and_says_why(what, runs,
     change, why = CHANGED[what]
     history = fit_changed(**change)
     told = capsys.readouterr().out
-    assert f"Run vae: another {why} than before; starting afresh beside the old run." in told
+    assert f"Run vae: the {why} changed; starting afresh beside the old run." in told
     assert len(list((runs / "vae").iterdir())) == 2 and old.read_bytes() == before
     assert history["epoch"][0] == 1
     fit_changed()
