@@ -31,7 +31,7 @@ from helpers.models.conv_vae import ConvVAE, VAEConfig
 from helpers.models.discriminator import VAEGAN
 from helpers.models.losses import gaussian_nll
 from helpers.models.mlp_vae import MLPVAE
-from helpers.training.checkpoints import load_weights, read_tensors, write_tensors
+from helpers.training.checkpoints import load_shipped, load_weights, read_tensors, write_tensors
 from helpers.training.filmstrip import Filmstrip
 from helpers.training.options import parse
 from helpers.training.starting_point import load_vae
@@ -45,6 +45,7 @@ from tests.training.small_command import (
     use,
     without_training,
 )
+from tests.training.small_training import equal
 
 pytestmark = pytest.mark.slow
 
@@ -156,6 +157,18 @@ def test_the_model_card_says_how_the_vae_was_made_and_what_its_latents_are(expor
     assert parse(shlex.split(command)) == parse([*BASE, "--export", "tiny"])
     assert train_vae.report(exported.figures) in exported.card
     assert str(exported.folder) not in exported.card
+
+
+@pytest.mark.parametrize("name", ["dogs_vae", "dogs_vae_adversarial"])
+def test_the_shipped_cards_say_how_to_use_and_to_make_them(name, monkeypatch):
+    monkeypatch.chdir(ROOT / "data" / "checkpoints")
+    card = Path(f"{name}.md").read_text(encoding="utf-8")
+    assert "in the folder of this file, with the course's folder in `PYTHONPATH`" in card
+    space = {}
+    exec(re.search(r"```python\n(.*?)```", card, re.S)[1], space)
+    assert equal(space["model"], load_shipped(ConvVAE, name))
+    (command,) = re.findall(r"`python -m helpers.train_vae (.*?)`", card)
+    assert parse(shlex.split(command)).export == name and "--ema 0" in command
 
 
 def test_the_history_has_the_psnr_of_the_filmstrip(exported):
