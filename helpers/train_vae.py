@@ -7,139 +7,118 @@ a day with your own photographs on all GPUs of this machine, and the result as a
   accelerate launch -m helpers.train_vae --folder my_photos --resolution 256 \\
       --batch 32 --minutes 1440 --export my_vae
 
-the figures of that file once more:
+the figures of that file once more, and what it makes of a few photographs:
   python -m helpers.train_vae --evaluate --folder my_photos \\
       --init-from build/checkpoints/my_vae.safetensors
+  python -m helpers.train_vae --reconstruct holiday.jpg my_photos \\
+      --init-from build/checkpoints/my_vae.safetensors
+
+a new decoder for the latents of Stable Diffusion, and a folder that diffusers loads:
+  python -m helpers.train_vae --folder my_photos --resolution 256 --freeze encoder \\
+      --init-from stabilityai/sd-vae-ft-mse --lr 1e-4 --export my_decoder
 
 At the end it prints how well images come back that it never saw.  A file's name decides
-whether an image is trained on (85 %), watched during training (5 %) or held out (10 %).
-A run that was stopped or killed goes on when the same command comes again.
+whether an image is trained on (85 %), watched during training (5 %) or held out (10 %);
+four photographs are enough.
+
+A run that was stopped or killed goes on when the same command comes again.  Stopped for
+good, its weights are used with --init-from and written with --evaluate --export.  After
+it has finished, --continue trains it for longer.  Where photographs were added or taken
+away the same command starts afresh, beside the old run, since all figures would mix two
+sets of held-out images; --init-from begins with the old run's weights.
 """
 
 import argparse
-import contextlib
 import functools
-import io
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from torch import nn
 
 from helpers import CourseError
 from helpers.data.augment import crop_and_flip
-from helpers.data.datasets import load_dogs
-from helpers.data.image_folder import load_image_folder
 from helpers.data.image_set import ImageSet
-from helpers.env import device, profile, survive_terminal
-from helpers.metrics.images import SSIM_WINDOW, measure_reconstructions
-from helpers.models.conv_vae import ConvVAE, VAEConfig, check_size, image_loss
-from helpers.models.discriminator import VAEGAN, PatchDiscriminator, vae_gan_loss
-from helpers.models.perceptual import load_perceptual_distance
+from helpers.env import build_dir, device, profile, published_dir, runs_dir, survive_terminal
+from helpers.metrics.images import measure_reconstructions
+from helpers.metrics.latents import LatentStatistics, latent_statistics
+from helpers.models.conv_vae import ConvVAE, VAEConfig
 from helpers.results import describe_device
 from helpers.rng import seed_everything
-from helpers.training.checkpoints import load_weights, read_tensors
 from helpers.training.filmstrip import Filmstrip
 from helpers.training.loop import fit
-from helpers.training.model_card import export_vae, report
-from helpers.training.options import LOSSES, as_typed, parse
+from helpers.training.model_card import export_vae, report, save_readable
+from helpers.training.objectives import freeze_encoder, vae_gan_objective, vae_objective
+from helpers.training.options import as_typed, parse
+from helpers.training.photographs import batch_size, check_trainable, load_split
+from helpers.training.pictures import reconstruct_files
+from helpers.training.progress import EpochLines, TensorBoard
+from helpers.training.run_state import finished_weights, newest_weights
+from helpers.training.schedules import Length
+from helpers.training.starting_point import load_vae
 
 # --- the parts of a run ---
 
 
-def build_model(options: argparse.Namespace) -> tuple[ConvVAE, int]:
-    """(the model of the options, or that of --init-from with its weights; the resolution)."""
-    path = options.init_from
-    if path is None:
+def build_model(options: argparse.Namespace) -> tuple[ConvVAE, int, dict]:
+    """(the model of the options, or that of --init-from and its weights; resolution; header)."""
+    begin = options.init_from
+    if options.continue_:
+        begin = finished_weights(options.run)
+        if begin is None:
+            raise CourseError(
+                f"--continue: there is no finished run {options.run}; the same command without "
+                "--continue begins it, or goes on where it was stopped."
+            )
+        PartialState(cpu=device().type == "cpu").print(f"{'continuing':18}{begin}")
+    if begin is None:
         config = VAEConfig.course(options.factor or 8, options.latent_channels or 4)
         if options.channels:
             config = replace(config, channels=tuple(options.channels))
-        return ConvVAE(config), options.resolution or 128
+        return ConvVAE(config), options.resolution or 128, {}
 
-    if not path.exists():
-        raise CourseError(f"--init-from: there is no file {path}.")
-    _, header = read_tensors(path)
-    if header.get("class") != ConvVAE.__name__:
-        raise CourseError(
-            f"--init-from: {path.name} holds no ConvVAE; a file that --export wrote is wanted."
-        )
+    is_file = isinstance(begin, Path) and not begin.is_dir()
+    vae, header = load_vae(begin) if is_file else load_from_diffusers(begin)
+    return vae, options.resolution or header.get("resolution", 128), header
+
+
+def load_from_diffusers(source: Path | str) -> tuple[ConvVAE, dict]:
+    """(the AutoencoderKL of a folder or of Hugging Face as a ConvVAE, its "resolution").
+
+    source: the VAE alone, or a pipeline that has one in vae/.  A pickle is never loaded.
+    """
+    from diffusers import AutoencoderKL
+
+    from helpers.diffusers_bridge import from_diffusers
+
     try:
-        model = ConvVAE(**header["config"])
-    except (KeyError, TypeError) as error:
+        part = {"subfolder": "vae"} if _is_pipeline(source) else {}
+        kind = AutoencoderKL.load_config(source, **part)["_class_name"]
+        if kind != AutoencoderKL.__name__:
+            raise CourseError(f"--init-from: {source} holds a {kind} and no AutoencoderKL.")
+        options = {"use_safetensors": True, "output_loading_info": True}
+        autoencoder, told = AutoencoderKL.from_pretrained(source, **part, **options)
+    except CourseError:
+        raise
+    except Exception as error:  # the libraries for files and for the network have many kinds
+        reason = " ".join(str(error).split())
         raise CourseError(
-            f"--init-from: {path.name} is of another version ({error}); export it again."
+            f"--init-from: no AutoencoderKL of diffusers could be had from {source} ({reason})."
         ) from error
-    load_weights(model, path)
-    return model, options.resolution or header.get("resolution", 128)
+    if told["missing_keys"]:
+        raise CourseError(f"--init-from: {source} lacks {told['missing_keys'][0]}.")
+    return from_diffusers(autoencoder).float(), {"resolution": autoencoder.config.sample_size}
 
 
-def check_trainable(config: VAEConfig, size: int) -> None:
-    """CourseError where images of size × size cannot be trained on and measured.
+def _is_pipeline(source: Path | str) -> bool:
+    """Whether the VAE lies in vae/; of a name on Hugging Face that is asked there."""
+    if isinstance(source, Path):
+        return not (source / "config.json").exists() and (source / "vae").is_dir()
+    from huggingface_hub import file_exists
 
-    It is raised before any of them is read.
-    """
-    check_size(torch.empty(1, 3, size, size, device="meta"), config.factor)
-    if size < SSIM_WINDOW:
-        raise CourseError(
-            f"Images of {size} pixels are too small to be measured: take {SSIM_WINDOW} or more."
-        )
-    values = 3 * config.factor**2
-    if config.latent_channels > values:
-        raise CourseError(
-            f"{config.latent_channels} latent channels compress nothing: a block of "
-            f"{config.factor}×{config.factor} pixels has {values} values."
-        )
-
-
-def load_split(
-    options: argparse.Namespace, size: int, split: str, quietly: bool = False
-) -> ImageSet:
-    """One split of the photographs in --folder, or of the course's dogs.
-
-    quietly: the skipped files were named before.  Of several processes only the first names them.
-    """
-    quietly = quietly or not PartialState(cpu=device().type == "cpu").is_main_process
-    with contextlib.redirect_stdout(io.StringIO()) if quietly else contextlib.nullcontext():
-        if options.folder is None:
-            return load_dogs(size, split)
-        return load_image_folder(options.folder, size, split)
-
-
-class Objective(NamedTuple):
-    """What `fit` trains: a model with the VAE in it, its loss, and that loss in words."""
-
-    model: nn.Module
-    loss: Callable
-    words: str
-
-
-def vae_objective(options: argparse.Namespace, vae: ConvVAE) -> Objective:
-    """The VAE alone, with the error of --loss and the KL."""
-    name = options.loss or "calibrated"
-    beta = 0.1 if options.beta is None else options.beta
-    loss = functools.partial(image_loss, nll=LOSSES[name], beta=beta)
-    return Objective(vae, loss, f"{name} loss, beta {beta:g}")
-
-
-def vae_gan_objective(options: argparse.Namespace, vae: ConvVAE, size: int) -> Objective:
-    """--adversarial: with a discriminator, and with VGG16 where it can be had."""
-    distance = None
-    words = "L1 and discriminator"
-    try:
-        if not options.no_perceptual:
-            distance = load_perceptual_distance()
-            words = "L1, VGG16 and discriminator"
-    except CourseError as error:
-        words += ", VGG16 could not be had"
-        PartialState().print(f"{error} This run goes on without it.")
-
-    discriminator = PatchDiscriminator(layers=3 if size >= 128 else 2)
-    beta = 1e-6 if options.beta is None else options.beta
-    loss = functools.partial(vae_gan_loss, beta=beta)
-    return Objective(VAEGAN(vae, discriminator, distance), loss, f"{words}, beta {beta:g}")
+    return file_exists(source, "model_index.json")
 
 
 def train(
@@ -151,12 +130,15 @@ def train(
 ) -> str:
     """Run `fit` as the options say: `vae` is trained in place.  Returns what was done, in words."""
     vae.set_gradient_checkpointing(options.gradient_checkpointing)
+    if options.freeze:
+        freeze_encoder(vae)
     if options.compile:  # in place; sampling between the two stays as it is
         vae.encoder.compile()
         vae.decoder.compile()
 
-    names = ("minutes", "steps", "epochs", "accumulate", "lr", "ema", "seed", "precision", "run")
-    settings = {name: getattr(options, name) for name in names} | {"batch_size": options.batch}
+    names = ("minutes", "steps", "epochs", "accumulate", "lr", "seed", "precision", "run")
+    settings = {name: getattr(options, name) for name in names}
+    settings |= {"batch_size": batch_size(options, len(training)), "ema": options.ema or None}
     if options.adversarial:
         objective = vae_gan_objective(options, vae, size)
         settings |= {"betas": (0.5, 0.9), "clip": None}  # as published
@@ -164,17 +146,64 @@ def train(
         objective = vae_objective(options, vae)
 
     strip = Filmstrip(options.run, validation[:12])
+    PartialState().print(f"{'pictures':18}{strip.folder}")
+    length = Length(options.epochs, options.steps, options.minutes)
+    watchers = [EpochLines(length, len(training) // settings["batch_size"])]
+    if options.log_with:
+        watchers.append(TensorBoard(runs_dir() / options.run / "tensorboard"))
+
+    def after_epoch(_, row: dict) -> None:
+        strip(vae, row)
+        for watch in watchers:
+            watch(row)
+
     history = fit(
         objective.model,
         objective.loss,
         training,
         validation=validation,
         augment=functools.partial(crop_and_flip, size=size),
-        callback=lambda _, row: strip(vae, row),
+        callback=after_epoch,
+        note={
+            "class": type(objective.model).__name__,
+            "config": asdict(vae.config),
+            "resolution": size,
+            "command": as_typed(options),
+            "freeze": options.freeze,
+        },
         **settings,
     )
     time = f"{history.seconds / 60:.1f} minutes on {describe_device()}"
     return f"{time}, epochs: {len(history.rows)}, {objective.words}, {training.source}"
+
+
+def export(
+    name: str, vae: ConvVAE, size: int, figures: dict, latents: LatentStatistics, told: dict
+) -> None:
+    """`export_vae` and, where diffusers has such a VAE, a folder that it loads; prints where.
+
+    told: "command", "done" and "frozen" for the model card.
+    """
+    place = published_dir("checkpoints")
+    # the course itself ships the file alone
+    library = vae.config.heads == 1 and place == build_dir() / "checkpoints"
+    path = export_vae(name, vae, size, figures, latents, library=library, **told)
+    print(f"{'written':18}{path} and its model card")
+    if library:
+        from helpers.diffusers_bridge import to_diffusers
+
+        autoencoder = to_diffusers(vae, size)
+        save_readable(autoencoder if told["frozen"] else autoencoder.half(), place / name)
+        print(f"{'for diffusers':18}{place / name}")
+
+
+def _told_by(header: dict, options: argparse.Namespace) -> dict:
+    """What `export` tells of the weights that --evaluate measures."""
+    return {
+        "command": header.get("command", as_typed(options)),
+        "done": f"up to epoch {header['epoch']} of a run" if "epoch" in header else "earlier",
+        "frozen": header.get("freeze") is not None,
+    }
 
 
 # --- the command ---
@@ -186,16 +215,16 @@ def run(options: argparse.Namespace) -> dict | None:
     Of several processes the first one measures; the others return None.
     """
     seed_everything(options.seed)
-    vae, size = build_model(options)
+    vae, size, header = build_model(options)
     check_trainable(vae.config, size)
+    if options.reconstruct:
+        if PartialState(cpu=device().type == "cpu").is_main_process:
+            name = Path(options.init_from).name.removesuffix(".safetensors")
+            reconstruct_files(vae, options.reconstruct, size, name)
+        return None
+
     training = load_split(options, size, "train")
     test = load_split(options, size, "test")  # now: if it is empty, that shows before training
-    if len(test) < 2:
-        raise CourseError(
-            "Only one image is held out, and the figures need two or more: add images to the "
-            "folder."
-        )
-
     done = ""
     if not options.evaluate:
         larger = training
@@ -205,14 +234,18 @@ def run(options: argparse.Namespace) -> dict | None:
     if not PartialState().is_main_process:
         return None
 
-    if options.export:
+    told = {"command": as_typed(options), "done": done, "frozen": options.freeze is not None}
+    if options.evaluate:
+        told = _told_by(header, options)
+    if options.export and not told["frozen"]:
         vae.half().float()  # the figures are those of the file
     figures = measure_reconstructions(vae.to(device()), training, test)
+    if told["frozen"]:
+        figures["scaling_factor"] = vae.config.scaling_factor
     figures["source"] = f"{len(test):,} images; {test.source}"
     print(report(figures))
     if options.export:
-        path = export_vae(options.export, vae, size, figures, as_typed(options), done)
-        print(f"{'written':18}{path} and its model card")
+        export(options.export, vae, size, figures, latent_statistics(vae, test), told)
     return figures
 
 
@@ -226,7 +259,9 @@ def main(arguments: Sequence[str] | None = None) -> dict | None:
     except CourseError as error:
         sys.exit(f"train_vae: {error}")
     except KeyboardInterrupt as stop:
-        sys.exit(f"train_vae: {str(stop) or 'stopped'}; the same command goes on")
+        weights = newest_weights(options.run) if str(stop) else None
+        usable = f" (--init-from {weights})" if weights else ""
+        sys.exit(f"train_vae: {str(stop) or 'stopped'}{usable}; the same command goes on")
     except torch.OutOfMemoryError:
         sys.exit(
             "train_vae: the GPU's memory is full: try a smaller --batch, --accumulate or "

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 
 from helpers import check_choice
 from helpers.data.downloads import check_mnist_file, fetch_imagewoof, fetch_mnist
-from helpers.data.image_folder import SPLITS, check_resolution, load_image_folder
+from helpers.data.image_folder import check_resolution, load_image_folder
 from helpers.data.image_set import ImageSet
+from helpers.data.splits import SPLITS
 from helpers.data.synthetic_dogs import load_synthetic_dogs
 from helpers.env import data_dir, profile
 

@@ -8,8 +8,8 @@ import torch
 
 from helpers import CourseError, check_choice
 from helpers.data.dog_drawing import Dog, draw_picture
-from helpers.data.image_folder import SPLITS
 from helpers.data.image_set import ImageSet
+from helpers.data.splits import SPLITS
 
 COATS = ("brown", "black", "white", "golden", "gray", "red")
 EARS = ("floppy", "pointy")

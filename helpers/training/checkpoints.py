@@ -92,13 +92,27 @@ def save_model(name: str, model: nn.Module, half: bool = False, **header) -> Pat
     dict of the constructor's arguments.
     half: as float16, in half the space; loading brings the weights back as float32.
     """
-    config = asdict(model.config) if is_dataclass(model.config) else model.config
     weights = model.state_dict()
     if half:
         weights = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
     check_name("The name of a checkpoint", name)
     path = published_dir("checkpoints") / f"{name}.safetensors"
-    return write_tensors(path, weights, {"class": type(model).__name__, "config": config} | header)
+    return write_tensors(path, weights, describe(model) | header)
+
+
+def describe(model: nn.Module) -> dict:
+    """A header that says how the model is built again: {"class", "config"}.
+
+    {} where it has no configuration that a header can hold.
+    """
+    config = getattr(model, "config", None)
+    if is_dataclass(config):
+        config = asdict(config)
+    try:
+        json.dumps(config)
+    except TypeError:
+        return {}
+    return {} if config is None else {"class": type(model).__name__, "config": config}
 
 
 def load_weights(model: nn.Module, path: Path) -> dict:
@@ -107,16 +121,21 @@ def load_weights(model: nn.Module, path: Path) -> dict:
     CourseError names the file and the first key that is missing, unknown or of another shape.
     """
     tensors, header = read_tensors(path)
+    put_weights(model, tensors, header, Path(path).name)
+    return header
+
+
+def put_weights(
+    model: nn.Module, tensors: dict[str, torch.Tensor], header: dict, name: str
+) -> None:
+    """`load_weights` with what was read from the file `name`."""
     fault = _first_fault(model, tensors)
     if fault:
         origin = "it is of another model"
         if "class" in header:
             origin = f"it was saved from {header['class']}({header['config']})"
-        raise CourseError(
-            f"{Path(path).name} {fault}: {origin}; build the model with that configuration."
-        )
+        raise CourseError(f"{name} {fault}: {origin}; build the model with that configuration.")
     model.load_state_dict(tensors)
-    return header
 
 
 def _first_fault(model: nn.Module, tensors: dict[str, torch.Tensor]) -> str | None:
@@ -177,7 +196,7 @@ def run_folder(run: str, parts: dict[str, str], speak: bool = True) -> Path:
     if others and not folder.exists():
         changes = [[part for part in parts if parts[part] != other.get(part)] for other in others]
         changed = " and ".join(min(changes, key=len))
-        print(f"Run {run}: another {changed} than before; starting afresh beside the old run.")
+        print(f"Run {run}: the {changed} changed; starting afresh beside the old run.")
 
     write_file(note, json.dumps(parts))
     return folder

@@ -20,10 +20,11 @@ from helpers.data.loader import DataSet, in_chunks, tensors_of
 from helpers.env import device
 from helpers.models import losses
 from helpers.rng import generator_for
-from helpers.training import trainer
+from helpers.training import run_state, trainer
 from helpers.training.checkpoints import run_folder
 from helpers.training.fingerprint import fingerprint_of
 from helpers.training.history import History
+from helpers.training.run_state import RunFiles
 from helpers.training.schedules import SCHEDULES
 from helpers.training.settings import check_launcher, check_settings
 from helpers.training.trainer import Loss, Trainer
@@ -65,6 +66,7 @@ def fit(
     run: str | None = None,
     resume: bool = True,
     checkpoint_seconds: float = 60.0,
+    note: dict | None = None,
 ) -> History:
     """Train `model` in place with Adam and return its History.
 
@@ -81,7 +83,8 @@ def fit(
     callback(model, row): called after each epoch; it may add to the row.
     precision: "auto", "bf16", "fp16" or "no".
     run: a name.  Checkpoints and history.csv then go to $COURSE_RUNS/run/<fingerprint>/, and the
-    same call after a kill goes on from the last one (resume=True).
+    same call after a kill goes on from the last one (resume=True).  note: what their headers say
+    beside the model's class and configuration.
 
     Raises CourseError for an argument of the wrong kind; and where the loss or its gradient stops
     being finite, and KeyboardInterrupt after a ctrl-C, both with the last good checkpoint on disk.
@@ -115,9 +118,10 @@ def fit(
     first = _first_weights(model, run)
     try:
         if run:
-            _open_run(training, run, first, train, validation, augment)
+            folder = _open_run(training, run, first, train, validation, augment)
+            training.files = RunFiles(folder, note)
             if resume:
-                training.restore()
+                training.files.restore(training)
         with polite_interrupt() as interrupted:
             training.train(validate, callback, interrupted, checkpoint_seconds)
     finally:
@@ -152,21 +156,23 @@ def _open_run(
     train: DataSet,
     validation: DataSet | None,
     augment: Callable | None,
-) -> None:
+) -> Path:
     """The folder of a run: another one where its configuration, code or data are not the same."""
-    files = (__file__, trainer.__file__, losses.__file__)
+    files = (__file__, trainer.__file__, run_state.__file__, losses.__file__)
     code = [Path(file).read_text(encoding="utf-8") for file in files]
     held_out = 0 if validation is None else len(next(iter(tensors_of(validation).values())))
     settings = training.settings | {"processes": training.processes, "held out": held_out}
     model = training.raw_model
+    frozen = [name for name, weight in model.named_parameters() if not weight.requires_grad]
     data = [tensors_of(part) for part in (train, validation) if part is not None]
     parts = {
-        "configuration": fingerprint_of(settings, str(model), first),
+        "configuration": fingerprint_of(settings, str(model), frozen, first),
         "code": fingerprint_of(type(model), training.loss, augment, *code),
         "data": fingerprint_of(data),
     }
-    training.folder = run_folder(run, parts, speak=training.accelerator.is_main_process)
+    folder = run_folder(run, parts, speak=training.accelerator.is_main_process)
     training.accelerator.wait_for_everyone()
+    return folder
 
 
 # model → run, fingerprints of its weights when that stopped and when it began

@@ -1,9 +1,12 @@
 """What a trained VAE is published with: figures as text, weights, and a card beside them."""
 
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from helpers.env import write_file
+from helpers.metrics.latents import LatentStatistics
 from helpers.models.conv_vae import ConvVAE
 from helpers.training.checkpoints import save_model
 
@@ -32,43 +35,96 @@ A convolutional VAE for images of {size}×{size} pixels.
 - made by: `python -m helpers.train_vae {command}`
 - training: {done}
 - configuration: `{config}`
+- weights: {precision}
+
+To use it in the folder of this file, with the course's folder in `PYTHONPATH`:
 
 ```python
-from helpers.env import write_file
 from helpers.models.conv_vae import ConvVAE
 from helpers.training.checkpoints import load_weights, read_tensors
 
 model = ConvVAE(**read_tensors("{name}.safetensors")[1]["config"]).eval()
 load_weights(model, "{name}.safetensors")
 ```
-
+{library}
 What it does to images that it never saw:
 
 ```
 {figures}
 ```
 
+Their latents, not scaled:
+
+| channel | mean | standard deviation |
+|---|---|---|
+{latents}
+
 Pixels are in [0, 1].  Latents are not scaled: multiply them by the scaling factor before a
 diffusion model sees them, and divide before decoding.
 The file holds weights and no images; who made the images may limit what it is used for.
 """
 
+LIBRARY = """
+Or with diffusers alone, where pixels are in [-1, 1]:
 
-def export_vae(name: str, vae: ConvVAE, size: int, figures: dict, command: str, done: str) -> Path:
-    """Write the weights in fp16 to checkpoints/`name`.safetensors and a model card beside them.
+```python
+from diffusers import AutoencoderKL
 
-    size: of the images it was trained on.  command: the options that trained it.  done: the
-    training in words.  The measured scaling factor goes into the configuration.
+vae = AutoencoderKL.from_pretrained("{name}")
+```
+"""
+
+
+def export_vae(
+    name: str,
+    vae: ConvVAE,
+    size: int,
+    figures: dict,
+    latents: LatentStatistics,
+    *,
+    command: str,
+    done: str,
+    frozen: bool = False,
+    library: bool = False,
+) -> Path:
+    """Write the weights to checkpoints/`name`.safetensors and a model card beside them.
+
+    size: of the images it was trained on.  latents: of the held-out images.  command: the options
+    that trained it.  done: the training in words.  figures["scaling_factor"] goes into the
+    configuration.  frozen: the encoder was not trained, so the weights stay float32 and its own,
+    else they become fp16.  library: a folder for diffusers is written, too.
     """
     vae.config = replace(vae.config, scaling_factor=figures["scaling_factor"])
-    path = save_model(name, vae, half=True, resolution=size, figures=figures)
+    mean, std = latents.mean.tolist(), latents.std.tolist()
+    told = {"resolution": size, "figures": figures, "command": command}
+    told |= {"latents_mean": mean, "latents_std": std, "freeze": "encoder" if frozen else None}
+    path = save_model(name, vae, half=not frozen, **told)
+
+    precision = "float32; the encoder and its scaling factor are those that it began with"
+    rows = [f"| {i} | {m:.4f} | {s:.4f} |" for i, (m, s) in enumerate(zip(mean, std))]
     card = CARD.format(
         name=name,
         size=size,
         command=command,
         done=done,
         config=vae.config,
+        precision=precision if frozen else "float16",
+        library=LIBRARY.format(name=name) if library else "",
         figures=report(figures),
+        latents="\n".join(rows),
     )
     write_file(path.with_suffix(".md"), card)
     return path
+
+
+def save_readable(model, folder: Path) -> None:
+    """`model.save_pretrained(folder)`, whole or not at all, and by everybody to be read."""
+    with tempfile.TemporaryDirectory(suffix=".part", dir=folder.parent) as scratch:
+        written = Path(scratch, "written")
+        model.save_pretrained(written)
+        readable = Path(scratch, "readable")
+        readable.mkdir()
+        for file in written.iterdir():
+            shutil.copyfile(file, readable / file.name)  # the library's is closed to others
+        shutil.rmtree(folder, ignore_errors=True)
+        readable.rename(folder)

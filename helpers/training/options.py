@@ -3,9 +3,12 @@
 import argparse
 import functools
 import math
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from accelerate.utils import is_tensorboard_available
 
 from helpers.env import PLAIN_NAME
 from helpers.models.conv_vae import VAEConfig
@@ -18,6 +21,7 @@ LOSSES = {
     "l1": functools.partial(laplace_nll, scale=0.05),
 }
 GROUPS = VAEConfig.course(4).groups  # f8 has fewer
+BATCH = 8
 
 
 def parse(arguments: Sequence[str] | None = None, description: str = "") -> argparse.Namespace:
@@ -49,13 +53,21 @@ def parse(arguments: Sequence[str] | None = None, description: str = "") -> argp
 
 def _contradiction(options: argparse.Namespace) -> str | None:
     channels = options.channels or []
+    begin = "--init-from" if options.init_from is not None else "--continue"
+    begins = options.init_from is not None or options.continue_
     if options.evaluate and options.init_from is None:
         return "--evaluate needs --init-from, the weights to measure"
-    if options.evaluate and options.export:
-        return "--evaluate trains nothing: leave out --export"
-    if options.init_from and (options.factor or options.latent_channels or channels):
+    if options.reconstruct and options.init_from is None:
+        return "--reconstruct needs --init-from, the weights to use"
+    if options.reconstruct and (options.evaluate or options.export):
+        return "--reconstruct writes pictures and nothing else: leave out --evaluate and --export"
+    if options.continue_ and (options.init_from is not None or options.evaluate):
+        return "--continue begins with its own --run: leave out --init-from and --evaluate"
+    if options.freeze and not begins:
+        return "--freeze needs --init-from, whose encoder is kept"
+    if begins and (options.factor or options.latent_channels or channels):
         network = "--factor, --latent-channels and --channels"
-        return f"--init-from brings its network along: leave out {network}"
+        return f"{begin} brings its network along: leave out {network}"
     if any(width % GROUPS for width in channels):
         return f"--channels must be multiples of {GROUPS}"
     if channels and options.factor and options.factor != 2 ** (len(channels) - 1):
@@ -65,8 +77,10 @@ def _contradiction(options: argparse.Namespace) -> str | None:
         return "--adversarial has a loss of its own: leave out --loss"
     if options.no_perceptual and not options.adversarial:
         return "--no-perceptual belongs to --adversarial, which is not there"
-    if options.batch % options.accumulate:
-        return f"--accumulate {options.accumulate} does not divide --batch {options.batch}"
+    if options.log_with and not is_tensorboard_available():
+        return "--log-with tensorboard needs TensorBoard: pip install tensorboard"
+    if (options.batch or BATCH) % options.accumulate:
+        return f"--accumulate {options.accumulate} does not divide --batch {options.batch or BATCH}"
     return None
 
 
@@ -79,7 +93,7 @@ def as_typed(options: argparse.Namespace) -> str:
     words = []
     for option, value in vars(options).items():
         if value not in (usual[option], None):
-            words.append("--" + option.replace("_", "-"))
+            words.append("--" + option.rstrip("_").replace("_", "-"))
             values = value if isinstance(value, list) else [value]
             words += [_as_word(value) for value in values if value is not True]
     return shlex.join(words)
@@ -114,8 +128,14 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     words = f"widths of the levels from full resolution down, multiples of {GROUPS} "
     words += f"(default {small}, or for factor 8 {large})"
     add("--channels", type=_number(int, 1), nargs="+", metavar="N", help=words)
-    words = "begin with the network and weights of a file that --export wrote"
-    add("--init-from", type=_path, metavar="FILE", help=words)
+    words = "begin with the network and weights of a file that --export or a run wrote, of a "
+    words += "diffusers folder (a VAE or a pipeline), or of such a one on Hugging Face (owner/name)"
+    add("--init-from", type=_source, metavar="FILE", help=words)
+    words = "begin with the finished --run of this name, and train it for so long once more; the "
+    words += "learning rate rises and falls anew"
+    add("--continue", action="store_true", dest="continue_", help=words)
+    words = "train the decoder alone: the latents stay those of --init-from, bit for bit"
+    add("--freeze", choices=("encoder",), help=words)
 
 
 def _add_length(parser: argparse.ArgumentParser) -> None:
@@ -130,12 +150,13 @@ def _add_length(parser: argparse.ArgumentParser) -> None:
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("recipe").add_argument
-    words = "images per step, over all processes (default 8)"
-    add("--batch", type=_number(int, 1), default=8, metavar="N", help=words)
+    words = f"images per step, over all processes (default {BATCH}, or as many as there are)"
+    add("--batch", type=_number(int, 1), metavar="N", help=words)
     words = "largest learning rate (default 0.003)"
     add("--lr", type=_number(float, 1e-8), default=3e-3, metavar="X", help=words)
-    words = "keep averaged weights (an EMA) with this decay, such as 0.999"
-    add("--ema", type=_number(float, 0, 1), metavar="X", help=words)
+    words = "averaged weights (EMA) are kept; their decay rises to X (default 0.999; 0: keep the "
+    words += "last step's weights)"
+    add("--ema", type=_number(float, 0, 1), default=0.999, metavar="X", help=words)
     words = "squared error with each image's own best sigma (calibrated, default) or with sigma "
     words += "0.05 (mse); absolute error with scale 0.05 (l1)"
     add("--loss", choices=LOSSES, help=words)
@@ -166,10 +187,16 @@ def _add_result(parser: argparse.ArgumentParser) -> None:
     words = "checkpoints and pictures go to this folder in COURSE_RUNS, by default build/runs "
     words += "(default train_vae)"
     add("--run", type=_name, default="train_vae", metavar="NAME", help=words)
-    words = "write weights (fp16) and model card to build/checkpoints/NAME.safetensors and NAME.md"
+    words = "write build/checkpoints/NAME.safetensors (fp16; float32 with --freeze), a model card "
+    words += "NAME.md, and a folder NAME for diffusers"
     add("--export", type=_name, metavar="NAME", help=words)
-    words = "train nothing; print the figures of the weights of --init-from"
+    words = "train nothing; print the figures of the weights of --init-from (and --export them)"
     add("--evaluate", action="store_true", help=words)
+    words = "train nothing; write these photographs (files, folders) and what the weights of "
+    words += "--init-from make of them, side by side, to build/reconstructions"
+    add("--reconstruct", type=_path, nargs="+", metavar="FILE", help=words)
+    words = "curves of the losses beside the checkpoints, by Accelerate"
+    add("--log-with", choices=("tensorboard",), help=words)
 
 
 # --- what argparse calls with a text ---
@@ -197,6 +224,13 @@ def _name(text: str) -> str:
             f"{text!r} is not a plain name (letters, digits, '_', '-' and '.')"
         )
     return text
+
+
+def _source(text: str) -> Path | str:
+    """A path, or the name of a model on Hugging Face: owner/name, where no folder is called so."""
+    path = _path(text)
+    is_name = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text) and not path.parent.exists()
+    return text if is_name else path
 
 
 def _path(text: str) -> Path:

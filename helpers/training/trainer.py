@@ -1,12 +1,12 @@
-"""The run behind `fit`: its set-up, its steps, its epochs, and checkpoints to go on from."""
+"""The run behind `fit`: its set-up, its steps and its epochs."""
 
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -18,8 +18,7 @@ from tqdm.auto import tqdm
 from helpers import CourseError
 from helpers.data.loader import Batches, DataSet
 from helpers.env import device
-from helpers.rng import generator_for, random_state, set_random_state
-from helpers.training.checkpoints import nest, read_tensors, unnest, write_tensors
+from helpers.rng import generator_for
 from helpers.training.ema import EMA
 from helpers.training.history import History
 from helpers.training.schedules import Length, make_lr_scheduler
@@ -45,7 +44,7 @@ class Trainer:
         self.raw_model = model
         self.loss = loss
         self.settings = settings
-        self.folder: Path | None = None
+        self.files = None  # the RunFiles of a run with a name
 
         # one process trains several models, each in its own precision
         AcceleratorState._reset_state()
@@ -117,7 +116,7 @@ class Trainer:
                     if done >= self.total:
                         break
                     if time.perf_counter() - saved > checkpoint_seconds:
-                        self.save()
+                        self._save()
                         saved = time.perf_counter()
                 row = self._finish_epoch(validate, callback)
                 shown = {k: f"{v:.4g}" for k, v in row.items() if k not in History.ALWAYS}
@@ -130,26 +129,41 @@ class Trainer:
     def _progress_bar(self, done: int) -> tqdm:
         # tqdm reads TQDM_DISABLE itself, but not for its notebook bars
         silent = not self.accelerator.is_main_process or os.environ.get("TQDM_DISABLE") == "1"
+        is_text = all(kind.__module__ != "tqdm.notebook" for kind in tqdm.__mro__)
+        if is_text and not sys.stderr.isatty():  # a file would keep every state of the bar
+            silent = True
         unit = "step" if self.length.minutes is None else "‰"
         return tqdm(total=self.total, initial=done, unit=unit, leave=False, disable=silent)
 
     def _done(self) -> int:
         """The steps of the schedule that lie behind."""
-        steps = self.epoch * len(self.batches) + self.step
-        done = self.length.done(steps, self._seconds())
+        done = self._done_at(self.seconds())
         if self.processes > 1:  # the processes' clocks differ
             done = int(broadcast(torch.tensor([done], device=self.device)))
         return min(done, self.total)
 
-    def _seconds(self) -> float:
+    def _done_at(self, seconds: float) -> int:
+        steps = self.epoch * len(self.batches) + self.step
+        return self.length.done(steps, seconds)
+
+    def is_finished(self, seconds: float) -> bool:
+        """Whether no step and no evaluation is left after so much time."""
+        return self._done_at(seconds) >= self.total and not self.step
+
+    def seconds(self) -> float:
+        """How long the run has taken, from its first start on."""
         return self.earlier_seconds + time.perf_counter() - self.started
+
+    def _save(self) -> None:
+        if self.files:
+            self.files.save(self)
 
     def _heed(self, interrupted: threading.Event) -> None:
         stop = interrupted.is_set()
         if self.processes > 1:  # all leave at the same step, whichever process the signal reached
             stop = bool(self.accelerator.reduce(torch.tensor(float(stop), device=self.device)))
         if stop:
-            self.save()
+            self._save()
             raise KeyboardInterrupt(
                 f"stopped after {self.epoch} epochs and {self.step} steps; the weights are usable"
             )
@@ -190,7 +204,7 @@ class Trainer:
 
     def _check_finite(self, value: torch.Tensor | float, what: str) -> None:
         if not math.isfinite(value):
-            saved = self.folder and (self.folder / "last.safetensors").exists()
+            saved = self.files and self.files.last.exists()
             kept = "last good checkpoint is kept" if saved else "weights are those before this step"
             step = min(self.step + 1, len(self.batches))
             raise CourseError(
@@ -204,7 +218,7 @@ class Trainer:
     def _finish_epoch(self, validate: Callable | None, callback: Callable | None) -> dict:
         row = {
             "epoch": self.epoch + 1,
-            "seconds": round(self._seconds(), 3),
+            "seconds": round(self.seconds(), 3),
             "lr": self.scheduler.get_last_lr()[0],
         }
         row |= {
@@ -215,16 +229,17 @@ class Trainer:
             if validate is not None:
                 row |= {f"val_{name}": value for name, value in validate().items()}
                 self._check_finite(row["val_loss"], "val_loss")
-                row["seconds"] = round(self._seconds(), 3)
+                row["seconds"] = round(self.seconds(), 3)
             if callback and self.accelerator.is_main_process:
                 self.raw_model.eval()
                 callback(self.raw_model, row)
             self.history.rows.append(row)
-            self._save_best(row)
+            if self.files:
+                self.files.save_epoch(self, row)
         self.epoch += 1
         self.step = 0
         self.sums = {}
-        self.save()  # last, because a kill before it repeats the epoch and so the other two files
+        self._save()  # last, because a kill before it repeats the epoch and so the other two files
         return row
 
     @contextmanager
@@ -248,72 +263,3 @@ class Trainer:
         if self.ema:
             self.raw_model.load_state_dict(self.ema.module.state_dict())
         self.raw_model.eval()
-
-    # --- checkpoints ---
-
-    def _save_best(self, row: dict) -> None:
-        if self.folder is None or not self.accelerator.is_main_process:
-            return
-        score = "val_loss" if "val_loss" in row else "loss"
-        if row[score] == min(self.history[score]):
-            weights = self.raw_model.state_dict()
-            write_tensors(self.folder / "best.safetensors", weights, {"epoch": row["epoch"]})
-        self.history.save_csv(self.folder / "history.csv")
-
-    def save(self) -> None:
-        """Write everything that the next step depends on to one file, last.safetensors."""
-        if self.folder is None or not self.accelerator.is_main_process:
-            return
-        state = self.optimizer.state_dict()
-        groups = {"model": self.raw_model.state_dict(), "sums": self.sums, "rng": random_state()}
-        groups |= {f"optimizer.{i}": entry for i, entry in state["state"].items()}
-        if self.ema:
-            groups["ema"] = self.ema.state_dict()
-        scaler = self.accelerator.scaler
-        header = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "seconds": self._seconds(),
-            "history": self.history.rows,
-            "groups": state["param_groups"],
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": scaler and scaler.state_dict(),
-        }
-        write_tensors(self.folder / "last.safetensors", nest(groups), header)
-
-    def restore(self) -> None:
-        """Go on from the run's last checkpoint, where there is one."""
-        path = self.folder / "last.safetensors"
-        if not path.exists():
-            return
-        tensors, header = read_tensors(path)
-        self.raw_model.load_state_dict(unnest(tensors, "model"))
-        self._restore_optimizer(tensors, header["groups"])
-        self.scheduler.load_state_dict(header["scheduler"])
-        if self.ema:
-            self.ema.load_state_dict(unnest(tensors, "ema"))
-        if header["scaler"] and self.accelerator.scaler:
-            self.accelerator.scaler.load_state_dict(header["scaler"])
-        set_random_state(unnest(tensors, "rng"))
-
-        self.sums = {k: v.to(self.device) for k, v in unnest(tensors, "sums").items()}
-        self.epoch = header["epoch"]
-        self.step = header["step"]
-        self.earlier_seconds = header["seconds"]
-        self.history = History(header["history"])
-        finished = self._done() == self.total and not self.step
-        going_on = f"going on at epoch {self.epoch + 1}, step {self.step + 1}"
-        what = "it is finished and loaded" if finished else going_on
-        name = f"{self.folder.parent.name}/{self.folder.name}"
-        self.accelerator.print(f"Run {name} found: {what}.")
-
-    def _restore_optimizer(self, tensors: dict[str, torch.Tensor], groups: list) -> None:
-        count = len(list(self.raw_model.parameters()))
-        state = {i: unnest(tensors, f"optimizer.{i}") for i in range(count)}
-        state = {i: entry for i, entry in state.items() if entry}
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        # a file has no memory format, and fused Adam wants that of the weight
-        for weight, entry in self.optimizer.state.items():
-            for name, value in entry.items():
-                if value.shape == weight.shape:
-                    entry[name] = torch.empty_like(weight).copy_(value)

@@ -35,6 +35,7 @@ NO_VGG16 += "the discriminator worked alone."
 def train(words: list[str]) -> dict:
     """The figures of one run of the command line."""
     shared = ["--resolution", RESOLUTION, "--minutes", MINUTES, "--lr", 2e-4, "--init-from", BEGIN]
+    shared += ["--ema", 0]
     run = "bench_dog_losses" + "".join(word.replace("--", "-") for word in words)
     return figures_of(run, shared + words)
 

@@ -28,6 +28,7 @@ def train(job: tuple[str, int]) -> dict:
     name, seed = job
     resolution, factor, seeds = RUNS[name]
     words = ["--resolution", resolution, "--factor", factor, "--minutes", MINUTES, "--seed", seed]
+    words += ["--ema", 0]
     if factor == 8:
         words += WIDER
     if name == SHIPPED and seed == seeds[0]:

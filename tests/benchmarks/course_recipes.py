@@ -31,7 +31,7 @@ def counting_flip() -> tuple[Callable, list[int]]:
 
 
 def train_ours(train: ImageSet, seed: int, model: nn.Module, **length) -> tuple[nn.Module, int]:
-    """(model, images seen) of the course's recipe, as `python -m helpers.train_vae` has it.
+    """(model, images seen) of the course's recipe: that of `helpers.train_vae --ema 0`.
 
     length: minutes=… or steps=…
     """

@@ -1,10 +1,16 @@
 """One image file: all kinds of them become RGB of the wanted size."""
 
+import io
+import struct
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
-from PIL import Image, features
+from PIL import Image, ImageOps, features
 
+from helpers.data import image_file
 from helpers.data.image_folder import load_image_folder
 from tests.data.small_data import animated, noise, orientation, saved
 
@@ -109,12 +115,62 @@ def test_a_circle_stays_a_circle(tmp_path, width, height):
     assert inside.equal(inside.flip(0)) and inside.equal(inside.flip(1)) and inside.equal(inside.T)
 
 
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (2, 1), (2000, 1), (1, 2000), (3, 2000)])
+@pytest.mark.parametrize(("width", "height"), [(2, 2), (2, 3), (2000, 2), (2, 2000), (3, 2000)])
 def test_lopsided_and_tiny_images_show_their_middle(tmp_path, width, height):
     y, x = np.mgrid[:height, :width]
     middle = (abs(2 * x + 1 - width) <= 20) & (abs(2 * y + 1 - height) <= 20)
     Image.fromarray(np.where(middle, 77, 255).astype(np.uint8)).save(tmp_path / "a.png")
     assert load_image_folder(tmp_path, 5).images.eq(77).all()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 40), (40, 1)])
+def test_a_picture_of_one_pixel_in_width_or_height_is_skipped(tmp_path, width, height):
+    noise(height, width).save(tmp_path / "a.png")
+    noise(9, 9).save(tmp_path / "b.png")
+    reason = f"only {width}×{height} pixels"
+    assert load_image_folder(tmp_path, 8).skipped == (("a.png", reason),)
+
+
+def fractions(top: float) -> np.ndarray:
+    """A ramp from 0 to `top`, and what should be no number at all."""
+    values = np.repeat(np.linspace(0, top, 40, dtype=np.float32)[None], 40, axis=0)
+    values[0, :3] = np.nan, np.inf, -np.inf
+    return values
+
+
+@pytest.mark.parametrize("top", [1, 255, 65_535])
+def test_a_float_tiff_is_as_bright_as_its_largest_value_says(tmp_path, top):
+    Image.fromarray(fractions(top)).save(tmp_path / "a.tif")
+    image = load_image_folder(tmp_path, 40).images[0].float()
+    assert (image[:, 1:] - torch.linspace(0, 255, 40)).abs().max() <= 0.51
+    assert image[0, 0, :3].tolist() == [0, 255, 0]
+
+
+def test_exif_with_impossible_numbers_is_no_reason_to_skip_a_good_photo(tmp_path):
+    """A resolution of -2,147,483,648 dots makes Pillow fail where it turns the picture."""
+    turned = struct.pack(">HHIHxx", 274, 3, 1, 6)
+    impossible = struct.pack(">HHII", 282, 10, 1, 38)
+    block = b"MM\0*\0\0\0\x08\0\2" + turned + impossible + bytes(4)
+    exif = b"Exif\0\0" + block + struct.pack(">ii", -(2**31), 1)
+    data = saved(noise(20, 30), ".jpg", exif=exif)
+    with pytest.raises(struct.error):
+        ImageOps.exif_transpose(Image.open(io.BytesIO(data)), in_place=True)
+    (tmp_path / "a.jpg").write_bytes(data)
+    assert load_image_folder(tmp_path, 8).skipped == ()
+
+    (tmp_path / "a.jpg").write_bytes(data[:-300])  # the picture itself is broken
+    noise(9, 9).save(tmp_path / "b.png")
+    assert [name for name, _ in load_image_folder(tmp_path, 8).skipped] == ["a.jpg"]
+
+
+def test_a_108_megapixel_jpeg_is_decoded_small(tmp_path):
+    """As phones make them; one file is a few hundred kB, and at 1/8 it is 1,500×1,125."""
+    plane = Image.new("L", (12_000, 9_000), 77)
+    plane.save(tmp_path / "phone.jpg")
+    plane.save(tmp_path / "unpacked.jpg", progressive=True)
+    loaded = load_image_folder(tmp_path, 8)
+    assert loaded.names == ("phone.jpg",) and loaded.images.eq(77).all()
+    assert "108000000 pixels" in loaded.skipped[0][1]
 
 
 def test_a_large_photo_is_decoded_small_and_looks_the_same(tmp_path):
@@ -161,9 +217,22 @@ def test_formats_that_pillow_cannot_read_are_counted_and_others_are_not(tmp_path
     known = {k: v for k, v in Image.registered_extensions().items() if k not in (".heic", ".avif")}
     monkeypatch.setattr(Image, "registered_extensions", lambda: known)
     skipped = load_image_folder(tmp_path, 8).skipped
-    assert skipped == tuple((name, "unsupported format") for name in unread)
+    reasons = ["unsupported format: pip install pillow-heif"] + 4 * ["unsupported format"]
+    assert skipped == tuple(zip(unread, reasons))
 
     with_plugin = known | {".heic": "PNG"}
     monkeypatch.setattr(Image, "registered_extensions", lambda: with_plugin)
     noise(9, 9, seed=1).save(tmp_path / "b.heic", "PNG")
     assert load_image_folder(tmp_path, 8).names == ("a.png", "b.heic")
+
+
+def test_the_plugin_for_heic_is_used_where_it_is_installed(tmp_path, monkeypatch):
+    def register():
+        known = Image.registered_extensions() | {".heic": "PNG"}
+        monkeypatch.setattr(Image, "registered_extensions", lambda: known)
+
+    plugin = SimpleNamespace(register_heif_opener=register)
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    image_file._register_plugins.cache_clear()
+    noise(9, 9).save(tmp_path / "a.heic", "PNG")
+    assert load_image_folder(tmp_path, 8).names == ("a.heic",)

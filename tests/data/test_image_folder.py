@@ -10,7 +10,9 @@ import torch
 
 from helpers import CourseError
 from helpers.data import image_file
-from helpers.data.image_folder import SPLITS, load_image_folder, split_of
+from helpers.data.folder_scan import scan_folder
+from helpers.data.image_folder import load_image_folder
+from helpers.data.splits import SPLITS, split_of
 from tests.data.small_data import noise, one_sentence, write_photos
 from tests.tools.common import ROOT
 
@@ -126,19 +128,6 @@ def test_a_file_and_a_folder_that_may_not_be_read_are_skipped(tmp_path, monkeypa
 # --- splits ---
 
 
-def test_the_name_alone_decides_on_the_split():
-    golden = {"more/001.png": "train", "a.jpg": "train", "00000.jpg": "train"}
-    assert {name: split_of(name) for name in golden} == golden
-
-    names = [f"folder/{i:05}.jpg" for i in range(20_000)]
-    parts = [split_of(name) for name in names]
-    for part, share in (("train", 0.85), ("validation", 0.05), ("test", 0.1)):
-        assert parts.count(part) / len(parts) == pytest.approx(share, abs=0.01)
-    for name, part in zip(names[:200], parts):
-        number = int(hashlib.md5(name.encode()).hexdigest()[:16], 16) / 16**16
-        assert part == ("train" if number < 0.85 else "validation" if number < 0.9 else "test")
-
-
 @pytest.fixture
 def kennel(tmp_path):
     """60 photos, enough for all three splits."""
@@ -193,10 +182,72 @@ def test_what_cannot_be_read_is_listed_for_one_split_only(kennel, monkeypatch, c
     assert capsys.readouterr().out.count("files skipped") == 3
 
 
-def test_too_few_photos_for_a_split_is_one_sentence(kennel):
-    for path in kennel.rglob("*.png"):
-        if split_of(path.relative_to(kennel).as_posix()) == "validation":
-            path.unlink()
+def test_four_photos_that_can_be_read_are_enough_for_all_splits(tmp_path, capsys):
+    write_photos(tmp_path, 4)
+    (tmp_path / "copy.png").write_bytes((tmp_path / "002.png").read_bytes())
+    for i in range(30):  # enough of them for every split
+        (tmp_path / f"broken-{i}.jpg").write_text(str(i))
+    parts = {split: load_image_folder(tmp_path, 8, split) for split in SPLITS}
+    assert [len(parts[split]) for split in SPLITS] == [1, 1, 2]
+    whole = load_image_folder(tmp_path, 8)
+    assert sorted(name for part in parts.values() for name in part.names) == list(whole.names)
+    listed = Counter(name for part in parts.values() for name, _ in part.skipped)
+    assert listed == Counter(f"broken-{i}.jpg" for i in range(30))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_three_photos_are_too_few_and_that_is_one_sentence(tmp_path, split):
+    write_photos(tmp_path, 3)
+    for i in range(30):
+        (tmp_path / f"broken-{i}.jpg").write_text(str(i))
+    assert len(load_image_folder(tmp_path, 8)) == 3
     with pytest.raises(CourseError) as error:
-        load_image_folder(kennel, 8, "validation")
-    one_sentence(error, "none of its", "validation", str(kennel))
+        load_image_folder(tmp_path, 8, split)
+    one_sentence(
+        error, str(tmp_path), "holds 3 different images that can be read, and 4 are needed"
+    )
+
+
+# --- linked folders, and what is read once ---
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a permission there")
+def test_linked_folders_are_followed_once_and_circles_end(tmp_path):
+    folder = tmp_path / "photos"
+    write_photos(folder, 2)
+    write_photos(tmp_path / "elsewhere", 5)
+    (folder / "aa").symlink_to(folder / "more")  # by its own name, although it comes later
+    (folder / "cats").symlink_to(tmp_path / "elsewhere")
+    (folder / "cats again").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(folder)
+    (folder / "gone").symlink_to(tmp_path / "nowhere")
+    files, closed = scan_folder(folder)
+    linked = [f"cats/{name}" for name in write_photos(tmp_path / "elsewhere", 5)]
+    assert [file.name for file in files] == ["000.png", *linked, "more/001.png"] and not closed
+
+
+def test_files_are_hashed_once_for_all_splits_and_again_when_they_change(kennel, monkeypatch):
+    hashed = []
+
+    def spy(file, name, real=hashlib.file_digest):
+        hashed.append(file.name)
+        return real(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", spy)
+    for split in (*SPLITS, None):
+        load_image_folder(kennel, 8, split)
+    assert len(hashed) == len(set(hashed)) == 60
+    noise(9, 9, seed=99).save(kennel / "000.png")
+    load_image_folder(kennel, 8)
+    assert hashed[60:] == [str(kennel / "000.png")]
+
+
+def test_files_without_a_suffix_are_read_where_they_hold_an_image(tmp_path):
+    noise(9, 9).save(tmp_path / "IMG_0001", "JPEG")
+    noise(9, 9).save(tmp_path / "plain", "PPM")
+    (tmp_path / "README").write_text("no picture")
+    (tmp_path / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    (tmp_path / "cut").write_bytes((tmp_path / "plain").read_bytes()[:60])
+    loaded = load_image_folder(tmp_path, 8)
+    assert loaded.names == ("IMG_0001", "plain")
+    assert [name for name, _ in loaded.skipped] == ["cut"]

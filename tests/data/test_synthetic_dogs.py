@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from helpers import CourseError
 from helpers.data import synthetic_dogs
-from helpers.data.image_folder import SPLITS
 from helpers.data.image_set import ImageSet
+from helpers.data.splits import SPLITS
 from helpers.data.synthetic_dogs import (
     COATS,
     EARS,

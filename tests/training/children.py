@@ -12,7 +12,7 @@ from skimage.metrics import structural_similarity  # noqa: F401 (imported once, 
 
 from helpers import CourseError, train_vae
 from helpers.data.augment import random_shift
-from helpers.training import checkpoints, trainer
+from helpers.training import checkpoints, run_state
 from helpers.training.history import History
 from tests.training.small_training import DropoutVAE, small_fit, small_model, squares, vae_loss
 
@@ -96,7 +96,10 @@ def share(folder: str) -> None:
     model = small_model()
     options = {"validation": squares(30, seed=2), "checkpoint_seconds": 0.0}
     rank = os.environ.get("RANK", "alone")
-    with mock.patch.object(trainer, "write_tensors", wraps=trainer.write_tensors) as write:
+    spy = mock.patch.object(run_state, "write_tensors", wraps=run_state.write_tensors)
+    # importing diffusers takes longer than all the rest
+    library = mock.patch.dict(sys.modules, {"helpers.diffusers_bridge": mock.MagicMock()})
+    with spy as write, library, mock.patch.object(train_vae, "save_readable"):
         history = small_fit(model, augment=random_shift, run="fit", **options)
         train_vae.main([*COMMAND.split(), "--folder", str(place / "photos")])
     left = {"rows": history.rows, "writes": write.call_count}

@@ -328,7 +328,7 @@ def test_another_run_of_a_name_says_what_changed(runs, capsys, what):
     second = run_folder("vae", PARTS | dict.fromkeys(what, "x"))
     assert first != second and first.exists() and second.exists()
     changed = " and ".join(what)
-    told = f"Run vae: another {changed} than before; starting afresh beside the old run.\n"
+    told = f"Run vae: the {changed} changed; starting afresh beside the old run.\n"
     assert capsys.readouterr().out == told
 
 
@@ -337,7 +337,7 @@ def test_the_nearest_earlier_run_is_named(runs, capsys):
     run_folder("vae", {"configuration": "x", "code": "x", "data": "x"})
     capsys.readouterr()
     run_folder("vae", PARTS | {"data": "y"})
-    assert "another data than" in capsys.readouterr().out
+    assert "the data changed" in capsys.readouterr().out
 
 
 def test_a_folder_that_was_cut_off_before_its_note_gets_it_later(runs):

@@ -3,8 +3,10 @@
 import csv
 import os
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from helpers import CourseError
 from helpers.data.image_set import ImageSet
@@ -54,6 +56,9 @@ def test_a_training_leaves_a_picture_of_every_image_and_the_psnr_of_every_epoch(
     assert list(frames) == [1, 2] and frames[1].shape == (3, 3, 8, 12)
     torch.testing.assert_close(frames[2], decoded, rtol=0, atol=0.5 / 255 + 1e-6)
     assert not torch.equal(frames[1], frames[2])
+    picture = np.array(Image.open(Filmstrip("dogs", images).folder / "0002.png"))
+    above = torch.from_numpy(picture[:8]).movedim(2, 0).chunk(3, dim=2)  # the originals
+    assert picture.shape == (16, 36, 3) and torch.equal(torch.stack(above), images.images)
 
 
 def test_a_resumed_run_adds_frames_and_one_that_starts_afresh_removes_them():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers import train_vae
+from helpers.training import options
 from helpers.training.options import GROUPS, as_typed, parse
 
 
@@ -17,7 +18,7 @@ def test_help_says_what_every_option_does(capsys):
     assert end.value.code == 0
     assert all(group in text for group in ("images:", "network:", "how long", "recipe:", "result:"))
     for option in vars(parse([])):
-        name = option.replace("_", "-")
+        name = option.rstrip("_").replace("_", "-")
         words = re.search(rf"^  --{name}\b[^\n]*?(?:  +|\n +)(\w[^\n]+)", text, re.M)
         assert words and len(words[1].split()) >= 2, option
     assert max(map(len, text.splitlines())) <= 95
@@ -26,9 +27,17 @@ def test_help_says_what_every_option_does(capsys):
 def test_the_examples_of_the_help_are_accepted():
     text = train_vae.__doc__.replace("\\\n", "")
     commands = re.findall(r"helpers\.train_vae (.*)\n", text)
-    assert len(commands) == 3
+    assert len(commands) == 5
     for command in commands:
         parse(shlex.split(command))
+
+
+def test_a_name_with_one_slash_is_a_model_on_hugging_face_unless_it_is_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    words = ["ada/vae", "models/vae", "vae", "a/b/vae", "./vae"]
+    found = [parse(["--init-from", word]).init_from for word in words]
+    assert found == ["ada/vae", *map(Path, words[1:])]
 
 
 def test_without_a_length_it_is_twenty_minutes():
@@ -44,6 +53,9 @@ def test_the_options_as_they_are_typed():
     assert sorted(as_typed(parse(elsewhere.split())).split()) == sorted(words.split())
     assert parse(as_typed(parse(words.split())).split()) == parse(words.split())
     assert as_typed(parse([])) == ""
+    assert as_typed(parse(["--continue", "--ema", "0"])) == "--continue --ema 0"
+    assert as_typed(parse(["--init-from", "ada/dogs-vae"])) == "--init-from ada/dogs-vae"
+    assert as_typed(parse(["--init-from", "/home/ada/dogs-vae"])) == "--init-from dogs-vae"
     assert as_typed(parse(["--folder", "/home/ada/my photos"])) == "--folder 'my photos'"
 
 
@@ -68,8 +80,14 @@ WRONG = {
     f"--channels 8 {GROUPS + 1}": f"--channels must be multiples of {GROUPS}",
     "--channels 8 16 --factor 8": "--factor 8 and 2 --channels disagree",
     "--evaluate": "--evaluate needs --init-from, the weights to measure",
-    "--evaluate --init-from x.safetensors --export y": "leave out --export",
     "--init-from x.safetensors --factor 4": "--init-from brings its network along",
+    "--continue --channels 8 16": "--continue brings its network along",
+    "--continue --init-from x.safetensors": "leave out --init-from and --evaluate",
+    "--reconstruct a.jpg": "--reconstruct needs --init-from, the weights to use",
+    "--reconstruct a.jpg --init-from x --export y": "leave out --evaluate and --export",
+    "--freeze encoder": "--freeze needs --init-from, whose encoder is kept",
+    "--log-with tensorboard": "--log-with tensorboard needs TensorBoard: pip install tensorboard",
+    "--log-with paper": "argument --log-with: invalid choice: 'paper'",
     "--adversarial --loss mse": "leave out --loss",
     "--no-perceptual": "--adversarial",
     "--batch 8 --accumulate 3": "--accumulate 3 does not divide --batch 8",
@@ -77,7 +95,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("command", WRONG)
-def test_a_wrong_option_is_one_sentence_and_exit_code_2(command, capsys):
+def test_a_wrong_option_is_one_sentence_and_exit_code_2(command, capsys, monkeypatch):
+    monkeypatch.setattr(options, "is_tensorboard_available", lambda: False)
     with pytest.raises(SystemExit) as end:
         train_vae.main(shlex.split(command))
     usage, sentence = capsys.readouterr().err.splitlines()

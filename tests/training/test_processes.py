@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.data.image_folder import split_of
+from helpers.data.splits import split_of
 from helpers.env import runs_dir
 from helpers.training.checkpoints import read_tensors
 from tests.data.small_data import noise

@@ -17,7 +17,7 @@ from helpers.models.conv_vae import ConvVAE, VAEConfig, image_loss
 from helpers.models.losses import bernoulli_nll, gaussian_nll, negative_elbo
 from helpers.models.mlp_vae import MLPVAE
 from helpers.training.checkpoints import read_tensors
-from helpers.training.trainer import Trainer
+from helpers.training.run_state import RunFiles
 from tests.training.small_training import (
     STEPS_PER_EPOCH,
     DropoutVAE,
@@ -238,14 +238,14 @@ def test_a_run_by_the_clock_goes_on_with_the_time_that_is_left(monkeypatch):
 
 def test_a_resumed_optimizer_has_the_weights_memory_format(monkeypatch):
     """On a GPU the weights are channels_last, and fused Adam refuses moments that are not."""
-    found, restore = [], Trainer.restore
+    found, restore = [], RunFiles.restore
 
-    def spy(self):
-        restore(self)
-        state = self.optimizer.state.items()
+    def spy(files, training):
+        restore(files, training)
+        state = training.optimizer.state.items()
         found.extend(weight.stride() == entry["exp_avg"].stride() for weight, entry in state)
 
-    monkeypatch.setattr(Trainer, "restore", spy)
+    monkeypatch.setattr(RunFiles, "restore", spy)
     photos = squares(24)
     photos = replace(photos, images=photos.images.repeat(1, 3, 1, 1))
     for _ in range(2):  # the second call loads what the first one left
@@ -286,6 +286,12 @@ def with_tanh() -> MLPVAE:
     return model
 
 
+def with_a_frozen_layer() -> MLPVAE:
+    model = small_model(powered(1))
+    model.encoder[0].requires_grad_(False)
+    return model
+
+
 BASE = {
     "model": lambda: small_model(powered(1)),
     "loss": weighted(1.0),
@@ -303,6 +309,7 @@ CHANGED = {
     "precision": ({"precision": "bf16"}, "configuration"),
     "initial weights": ({"model": lambda: small_model(powered(1), seed=2)}, "configuration"),
     "activation": ({"model": with_tanh}, "configuration"),
+    "frozen weights": ({"model": with_a_frozen_layer}, "configuration"),
     "width": ({"model": lambda: powered(1)(2, (17,))}, "configuration"),
     "images": ({"data": squares(seed=1)}, "data"),
     "fewer images": ({"data": squares(99)}, "data"),
@@ -329,7 +336,7 @@ def test_a_changed_run_starts_afresh_beside_the_old_one_and_says_why(what, runs,
     change, why = CHANGED[what]
     history = fit_changed(**change)
     told = capsys.readouterr().out
-    assert f"Run vae: another {why} than before; starting afresh beside the old run." in told
+    assert f"Run vae: the {why} changed; starting afresh beside the old run." in told
     assert len(list((runs / "vae").iterdir())) == 2 and old.read_bytes() == before
     assert history["epoch"][0] == 1
     fit_changed()

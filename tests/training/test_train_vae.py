@@ -1,6 +1,7 @@
 """The command `helpers.train_vae`: trains, goes on, measures, exports; and what it refuses.
 
-Two processes of it are tested in test_processes.py, its options in test_options.py.
+Two processes of it are tested in test_processes.py, its options in test_options.py, what it begins
+with and what is done with its weights in test_starting_points.py.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import re
 import runpy
 import shlex
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,32 +22,32 @@ import pytest
 import torch
 
 from helpers import CourseError, train_vae
-from helpers.data.datasets import DRAWN_DOGS, load_dogs
-from helpers.data.image_folder import split_of
+from helpers.data.datasets import load_dogs
+from helpers.data.splits import split_of
+from helpers.env import ROOT
 from helpers.metrics.images import measure_reconstructions
+from helpers.metrics.latents import latent_statistics
 from helpers.models.conv_vae import ConvVAE, VAEConfig
 from helpers.models.discriminator import VAEGAN
 from helpers.models.losses import gaussian_nll
 from helpers.models.mlp_vae import MLPVAE
-from helpers.training.checkpoints import load_weights, read_tensors, write_tensors
+from helpers.training.checkpoints import load_shipped, load_weights, read_tensors, write_tensors
 from helpers.training.filmstrip import Filmstrip
-from helpers.training.history import History
 from helpers.training.options import parse
-from tests.data.small_data import noise
+from helpers.training.starting_point import load_vae
+from tests.data.small_data import noise, write_photos
+from tests.training.small_command import (
+    BASE,
+    FEW,
+    SMALL,
+    photos,
+    refusal,
+    use,
+    without_training,
+)
+from tests.training.small_training import equal
 
 pytestmark = pytest.mark.slow
-
-FEW = {"train": 24, "validation": 4, "test": 5}
-SMALL = ["--resolution", "16", "--channels", "8", "16", "16"]
-BASE = [*SMALL, "--factor", "4", "--steps", "4", "--batch", "4"]
-
-
-def use(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """Few drawn dogs, and all that is written goes below `folder`."""
-    for split, count in FEW.items():
-        patch.setitem(DRAWN_DOGS, split, count)
-    for name in ("BUILD", "DATA"):
-        patch.setenv(f"COURSE_{name}", str(folder / name.lower()))
 
 
 @pytest.fixture(autouse=True)
@@ -75,27 +77,6 @@ def same(one: dict, other: dict, rel: float) -> bool:
     )
 
 
-def refusal(*words: str) -> str:
-    """The one sentence with which the command ends; Python prints it and exits with 1."""
-    with pytest.raises(SystemExit) as end:
-        train_vae.main(words)
-    text = end.value.code
-    assert text.startswith("train_vae: ") and "\n" not in text
-    return text
-
-
-def without_training(monkeypatch) -> dict:
-    """`fit` notes what it is called with, and trains nothing."""
-    called = {}
-
-    def fit(model, loss, train, **options):
-        called.update(options, model=model, loss=loss, train=train)
-        return History([{"epoch": 1, "seconds": 90.0}])
-
-    monkeypatch.setattr(train_vae, "fit", fit)
-    return called
-
-
 def without_vgg(monkeypatch) -> list:
     """VGG16 cannot be had; each attempt is noted."""
     from torchvision.models import VGG16_Weights
@@ -108,24 +89,6 @@ def without_vgg(monkeypatch) -> list:
 
     monkeypatch.setattr(VGG16_Weights, "get_state_dict", fail)
     return tried
-
-
-def photos(folder: Path, **counts: int) -> Path:
-    """Pictures, so many of each split, and a file for training that is none."""
-    folder.mkdir()
-    wanted = counts | {"none": 1}
-    number = 0
-    while any(wanted.values()):
-        number += 1
-        path = folder / f"{number}.png"
-        split = split_of(path.name)
-        if wanted.get(split):
-            noise(20, 24, seed=number).save(path)
-        elif split == "train":
-            path.write_bytes(b"no picture")
-            split = "none"
-        wanted[split] = max(0, wanted.get(split, 0) - 1)
-    return folder
 
 
 # --- a run ---
@@ -142,7 +105,9 @@ def test_a_run_reports_and_exports(exported):
     assert lines["scaling factor"] == f"{figures['scaling_factor']:.4f}"
     assert lines["written"].startswith(str(exported.file))
     names = sorted(path.name for path in exported.file.parent.iterdir())
-    assert names == ["tiny.md", "tiny.safetensors"]
+    assert names == ["tiny", "tiny.md", "tiny.safetensors"]
+    assert lines["for diffusers"] == str(exported.file.parent / "tiny")
+    assert lines["pictures"].startswith(str(exported.folder / "build" / "runs" / "train_vae"))
     assert not (exported.folder / "data").exists()
 
 
@@ -157,20 +122,53 @@ def test_the_file_holds_fp16_weights_and_the_figures_are_those_of_the_file(expor
     assert same(again | {"source": exported.figures["source"]}, exported.figures, rel=1e-6)
 
 
-def test_the_model_card_loads_the_model_and_says_how_it_was_made(exported, monkeypatch):
+def test_the_model_cards_code_runs_where_it_says(exported, monkeypatch):
+    """The course's in a process of its own, that of diffusers here, where it is imported."""
+    assert "in the folder of this file, with the course's folder in `PYTHONPATH`" in exported.card
+    ours, library = re.findall(r"```python\n(.*?)```", exported.card, re.S)
+    ours += "\nimport torch; torch.manual_seed(0)"
+    ours += "\nprint(model.training, model.decode(torch.randn(1, 4, 4, 4)).sum().item())"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    there = {"cwd": exported.file.parent, "env": environment}
+    run = subprocess.run([sys.executable, "-c", ours], **there, capture_output=True, text=True)
+    assert not run.returncode, run.stderr
+
     monkeypatch.chdir(exported.file.parent)
-    (code,) = re.findall(r"```python\n(.*?)```", exported.card, re.S)
     space = {}
-    exec(code, space)
-    model = space["model"]
-    assert isinstance(model, ConvVAE) and not model.training
-    stored = read_tensors(exported.file)[0]
-    assert all(torch.equal(v, stored[name].float()) for name, v in model.state_dict().items())
-    assert f"configuration: `{model.config}`" in exported.card
+    exec(library, space)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        decoded = space["vae"].decode(torch.randn(1, 4, 4, 4)).sample
+    told, total = run.stdout.split()
+    pixels = (decoded + 1) / 2
+    assert told == "False" and float(total) == pytest.approx(pixels.sum().item(), rel=1e-4)
+
+
+def test_the_model_card_says_how_the_vae_was_made_and_what_its_latents_are(exported):
+    header = read_tensors(exported.file)[1]
+    assert f"configuration: `{ConvVAE(**header['config']).config}`" in exported.card
+    assert "weights: float16" in exported.card
+    latents = latent_statistics(load_vae(exported.file)[0], load_dogs(16, "test"))
+    assert header["latents_mean"] == pytest.approx(latents.mean.tolist(), rel=1e-4, abs=1e-5)
+    assert header["latents_std"] == pytest.approx(latents.std.tolist(), rel=1e-4)
+    for i, (mean, std) in enumerate(zip(header["latents_mean"], header["latents_std"])):
+        assert f"| {i} | {mean:.4f} | {std:.4f} |" in exported.card
     (command,) = re.findall(r"`python -m helpers.train_vae (.*?)`", exported.card)
     assert parse(shlex.split(command)) == parse([*BASE, "--export", "tiny"])
     assert train_vae.report(exported.figures) in exported.card
     assert str(exported.folder) not in exported.card
+
+
+@pytest.mark.parametrize("name", ["dogs_vae", "dogs_vae_adversarial"])
+def test_the_shipped_cards_say_how_to_use_and_to_make_them(name, monkeypatch):
+    monkeypatch.chdir(ROOT / "data" / "checkpoints")
+    card = Path(f"{name}.md").read_text(encoding="utf-8")
+    assert "in the folder of this file, with the course's folder in `PYTHONPATH`" in card
+    space = {}
+    exec(re.search(r"```python\n(.*?)```", card, re.S)[1], space)
+    assert equal(space["model"], load_shipped(ConvVAE, name))
+    (command,) = re.findall(r"`python -m helpers.train_vae (.*?)`", card)
+    assert parse(shlex.split(command)).export == name and "--ema 0" in command
 
 
 def test_the_history_has_the_psnr_of_the_filmstrip(exported):
@@ -186,7 +184,7 @@ def test_the_same_command_again_finds_the_run_finished(exported, monkeypatch, ca
     assert "it is finished and loaded" in capsys.readouterr().out
 
 
-def test_a_stopped_run_goes_on_and_ends_as_an_undisturbed_one(monkeypatch, capsys):
+def test_a_stopped_run_goes_on_and_ends_as_an_undisturbed_one(monkeypatch, capsys, place):
     words = [*SMALL, "--epochs", "3", "--batch", "8", "--ema", "0.9"]
     undisturbed = train_vae.main([*words, "--run", "undisturbed"])
 
@@ -199,6 +197,8 @@ def test_a_stopped_run_goes_on_and_ends_as_an_undisturbed_one(monkeypatch, capsy
         patch.setattr(Filmstrip, "save", stop)
         text = refusal(*words, "--run", "stopped")
     assert "stopped after 2 epochs and 0 steps" in text and text.endswith("same command goes on")
+    (best,) = (place / "build" / "runs" / "stopped").glob("*/best.safetensors")
+    assert f"(--init-from {best})" in text
     capsys.readouterr()
     assert train_vae.main([*words, "--run", "stopped"]) == undisturbed
     assert re.search(r"stopped/\w+ found: going on at epoch 3, step 1", capsys.readouterr().out)
@@ -238,6 +238,37 @@ def test_own_photographs_are_split_by_their_names(place, monkeypatch, capsys):
     assert skipped == 1, "the training images are read twice, and a broken one is named once"
 
 
+@pytest.mark.parametrize("count", [4, 20])
+def test_a_handful_of_photographs_trains(place, count):
+    write_photos(place / "few", count, size=(20, 24))
+    figures = train_vae.main([*SMALL, "--steps", "2", "--folder", str(place / "few")])
+    assert figures["source"] == "2 images; folder few" and math.isfinite(figures["psnr"])
+
+
+def test_a_photo_that_is_added_starts_the_run_afresh_and_that_is_said(place, capsys):
+    write_photos(place / "few", 15, size=(20, 24))
+    words = [*SMALL, "--steps", "1", "--folder", str(place / "few")]
+    train_vae.main(words)
+    assert "afresh" not in capsys.readouterr().out
+    noise(20, 24, seed=100).save(place / "few" / "a.png")
+    assert split_of("a.png") == "train"
+    train_vae.main(words)
+    told = "Run train_vae: the data changed; starting afresh beside the old run.\n"
+    assert told in capsys.readouterr().out
+    assert len(list((place / "build" / "runs" / "train_vae").glob("*/last.safetensors"))) == 2
+
+
+def test_without_a_terminal_every_epoch_is_a_line_with_the_time_that_is_left(monkeypatch, capsys):
+    monkeypatch.delenv("TQDM_DISABLE")
+    train_vae.main([*SMALL, "--epochs", "2"])
+    printed = capsys.readouterr()
+    number = r"-?[\d.e+]+"
+    losses = rf"loss {number}, held out {number}, {number} dB"
+    line = rf"^epoch (\d): {losses}; 0.\d minutes, about 0.\d left$"
+    assert re.findall(line, printed.out, re.M) == ["1", "2"]
+    assert printed.err == "", "a bar of text would fill a file"
+
+
 # --- options ---
 
 
@@ -270,10 +301,16 @@ def test_the_defaults(monkeypatch):
     called = without_training(monkeypatch)
     train_vae.main(["--resolution", "16"])
     assert (called["minutes"], called["steps"], called["epochs"]) == (20.0, None, None)
-    assert called["model"].config == VAEConfig.course(8) and called["ema"] is None
+    assert called["model"].config == VAEConfig.course(8) and called["ema"] == 0.999
     assert called["loss"].keywords["beta"] == 0.1 and len(called["train"]) == FEW["train"]
     stages = called["model"].encoder.stages
     assert not any(stage.gradient_checkpointing for stage in stages)
+
+
+def test_the_averaged_weights_can_be_left_out(monkeypatch):
+    called = without_training(monkeypatch)
+    train_vae.main([*BASE, "--ema", "0"])
+    assert called["ema"] is None
 
 
 def test_the_seed_decides_on_the_first_weights():
@@ -377,17 +414,10 @@ def test_what_the_data_or_the_machine_refuses_is_one_sentence(command, words, mo
     assert words in refusal(*SMALL, *command.split())
 
 
-@pytest.mark.parametrize(
-    ("counts", "words"),
-    [
-        ({"train": 8, "validation": 2, "test": 1}, "Only one image is held out"),
-        ({"train": 8, "validation": 2}, "falls into the test split"),
-    ],
-)
-def test_too_few_photographs_show_before_training(counts, words, place, monkeypatch):
+def test_three_photographs_are_too_few_and_that_shows_before_training(place, monkeypatch):
     called = without_training(monkeypatch)
-    folder = photos(place / "few", **counts)
-    assert words in refusal(*BASE, "--folder", str(folder))
+    folder = photos(place / "few", train=3)
+    assert "and 4 are needed: one to train on" in refusal(*BASE, "--folder", str(folder))
     assert not called
 
 
