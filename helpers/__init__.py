@@ -1,6 +1,7 @@
-"""The code that the notebooks share.  A map of the house, from bottom to top:
+"""The code that the notebooks share.  A map of the house, from the ground up:
 
     env, rng          profile, device and folders; seeds and generators
+    results           measured numbers as files
     models/           what the notebooks build: distributions, losses, networks.  Read this first.
     data/             image sets, augmentation, data sets, folders of photographs, drawn dogs
     metrics/          quality of images, likelihood, what a latent holds and what it is good for
@@ -10,11 +11,10 @@
     diffusers_bridge  the course's VAE as Hugging Face diffusers knows it, and back
     exercises/        the checks, one file per notebook
     show/             figures and explorers
-    results           measured numbers as files
     train_vae, train_tiny_sd   the two commands
 
-Lower floors never import higher ones (tests/test_house.py reads the imports).  Importing this
-package is free: torch and the rest are imported by the files that use them.
+Each line imports only from the lines above it (tests/test_house.py reads the imports).  Importing
+this package is free: torch and the rest are imported by the files that use them.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Train a tiny Stable Diffusion from nothing: drawn dogs that sit, with captions, 64×64 pixels.
+"""Train a tiny Stable Diffusion from scratch: drawn dogs that sit, with captions, 64×64 pixels.
 
 twenty minutes on two cores, the result as a folder that diffusers loads:
   python -m helpers.train_tiny_sd --minutes 20 --export my_tiny_sd

@@ -90,8 +90,7 @@ def prompt_accuracy(
 ) -> dict[str, float]:
     """The share of images in which the classifier sees the caption's words.
 
-    images: (N, 3, 64, 64) in [0, 1].  Returns {"coat", "ears", "ground", "all three"}.  Also known
-    as prompt adherence.
+    images: (N, 3, 64, 64) in [0, 1].  Returns {"coat", "ears", "ground", "all three"}.
     """
     on = next(classifier.parameters()).device
     logits = [classifier(chunk["images"]) for chunk in in_chunks({"images": images}, on)]

@@ -21,7 +21,7 @@ pipeline(prompt, num_inference_steps=20, guidance_scale=3.0).images[0]
 ```
 
 - made by: `python -m helpers.train_tiny_sd {command}`
-- trained from nothing, {length} on {device}, on {dogs:,} drawn dogs, all sitting (no photographs,
+- trained from scratch, {length} on {device}, on {dogs:,} drawn dogs, all sitting (no photographs,
   no other model)
 - parameters: {parameters}
 - scaling factor of the latents: {scaling_factor:.4f}; the autoencoder alone: {psnr:.2f} dB on

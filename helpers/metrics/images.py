@@ -79,7 +79,7 @@ def reconstruct(model: nn.Module, data: ImageSet) -> torch.Tensor:
 
 
 class BlockPCA:
-    """The linear code of equal rate: what an autoencoder of that latent size has to beat.
+    """The linear code of as many dimensions: what an autoencoder of that latent size has to beat.
 
     Each factor × factor block of 3 · factor² values → `dimensions` and back.  Fitted to about
     200,000 blocks (fewer above f8) of a training set, in images drawn by `seed`.  CourseError where

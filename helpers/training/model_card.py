@@ -13,7 +13,7 @@ from helpers.training.checkpoints import save_model
 
 def report(figures: dict) -> str:
     """The figures as lines of text."""
-    linear = f"block PCA of equal rate: {figures['block_pca_psnr']:.2f} dB"
+    linear = f"block PCA, as many dimensions: {figures['block_pca_psnr']:.2f} dB"
     dimensions = figures["dimensions"]
     lines = {
         "held out": figures["source"],

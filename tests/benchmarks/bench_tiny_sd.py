@@ -1,4 +1,4 @@
-"""The tiny Stable Diffusion: twenty minutes of training from nothing, three seeds; sampling.
+"""The tiny Stable Diffusion: twenty minutes of training from scratch, three seeds; sampling.
 
 First the classifier that measures prompt accuracy is trained.  Then one training after another,
 each with all cores; the first seed's pipeline comes with the course.  About 70 minutes.

@@ -42,8 +42,10 @@ def main() -> None:
     random_codes = torch.randn(18, 32, generator=generator_for("picture"))
     rows = {
         "digits an autoencoder has never seen": digits,
-        "rebuilt from 32 numbers …": autoencoder.decode(autoencoder.encode(digits)).sigmoid(),
-        "… and made of 32 random numbers": autoencoder.decode(random_codes).sigmoid(),
+        "rebuilt from 32 latent dimensions": autoencoder.decode(
+            autoencoder.encode(digits)
+        ).sigmoid(),
+        "decoded from random codes": autoencoder.decode(random_codes).sigmoid(),
     }
     for row, (title, images) in enumerate(rows.items()):
         draw_images(fig.add_subplot(grid[row, 1]), images, 6, title)

@@ -143,7 +143,7 @@ def dog_rows(values: Values) -> Rows:
         if found := values(file):
             length = f"{found['minutes']:g} minutes on {found['on']}"
             for name, row in found["rows"].items():
-                beside = f"{row['block_pca_psnr']['mean']:.2f} dB (block PCA of equal rate)"
+                beside = f"{row['block_pca_psnr']['mean']:.2f} dB (block PCA, as many dimensions)"
                 what = f"dogs, {name}, {length}: held-out PSNR"
                 rows.add(what, f"{spread(row['psnr'])} dB", beside, file)
     if found := values("dog_recipes"):

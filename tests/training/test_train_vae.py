@@ -100,7 +100,7 @@ def test_a_run_reports_and_exports(exported):
     assert figures["dimensions"] == 4 * 4 * 4
     assert figures["source"] == "5 images; drawn dogs, embedded"
     lines = dict(re.findall(r"^(\w[\w ]*?)  +(.*)$", exported.printed, re.M))
-    linear = f"(block PCA of equal rate: {figures['block_pca_psnr']:.2f} dB)"
+    linear = f"(block PCA, as many dimensions: {figures['block_pca_psnr']:.2f} dB)"
     assert lines["PSNR"] == f"{figures['psnr']:.2f} dB {linear}"
     assert lines["scaling factor"] == f"{figures['scaling_factor']:.4f}"
     assert lines["written"].startswith(str(exported.file))
@@ -292,7 +292,7 @@ def test_options_reach_the_training(monkeypatch):
     assert {name: called[name] for name in wanted} == wanted and "betas" not in called
     loss = called["loss"].keywords
     assert loss["beta"] == 0.25 and loss["nll"].func is gaussian_nll
-    assert all(stage.gradient_checkpointing for stage in called["model"].encoder.stages)
+    assert all(stage.checkpointing for stage in called["model"].encoder.stages)
     assert figures["dimensions"] == 2 * 4 * 4
     assert len(called["validation"]) == FEW["validation"]
 
@@ -304,7 +304,7 @@ def test_the_defaults(monkeypatch):
     assert called["model"].config == VAEConfig.course(8) and called["ema"] == 0.999
     assert called["loss"].keywords["beta"] == 0.1 and len(called["train"]) == FEW["train"]
     stages = called["model"].encoder.stages
-    assert not any(stage.gradient_checkpointing for stage in stages)
+    assert not any(stage.checkpointing for stage in stages)
 
 
 def test_the_averaged_weights_can_be_left_out(monkeypatch):
