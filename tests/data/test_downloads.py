@@ -307,14 +307,14 @@ def test_a_kill_while_unpacking_leaves_no_half_folder(kennel, monkeypatch):
     def killed(*args, **kwargs):
         (scratch,) = kennel.iterdir()
         assert scratch.name.startswith("download.") and scratch.suffix == ".part"
-        (kennel / "download.killed.part").mkdir()  # what SIGKILL would leave
+        (kennel / "download.killed__.part").mkdir()  # what SIGKILL would leave
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(utils, "extract_archive", killed)
         load_dogs(8)
     (left,) = kennel.iterdir()
-    assert left.name == "download.killed.part"
+    assert left.name == "download.killed__.part"
 
     target = kennel / "imagewoof2-160"
     assert downloads.fetch_imagewoof(target) == "downloaded"
