@@ -4,16 +4,16 @@ Environment: COURSE_PROFILE, COURSE_DATA, COURSE_RUNS, COURSE_BUILD, COURSE_PUBL
 A relative path is taken from the repository root, because kernels start in notebooks/.
 """
 
+import glob
 import io
 import os
 import re
-import secrets
 import shutil
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -117,42 +117,56 @@ def check_name(what: str, name: str) -> None:
 
 
 def write_file(path: Path, content: bytes | str) -> Path:
-    """Write `path`, and its folder where there is none, whole or not at all; text as UTF-8.
-
-    Whoever reads it sees the old file or the new one, and of several writers the last one stays.
-    CourseError where it cannot be written; the old file is kept.
-    """
+    """Write `path`, whole or not at all; text as UTF-8.  As `write_by` says."""
     # "replace": the name of somebody's photograph may be no text, and then no UTF-8 either
     data = content.encode(errors="replace") if isinstance(content, str) else content
-    # a name of its own for every writer, and opened in the plain way: the mode follows the umask
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    return write_by(lambda place: place.write_bytes(data), path)
+
+
+def write_by(write: Callable[[Path], object], path: Path) -> Path:
+    """Write `path`, a file or a folder of files, and its parents: `write(place)` writes to `place`.
+
+    Whoever reads a file sees the old one or the new one, whole, and of several writers the last one
+    stays.  Modes follow the umask.  In a folder other files stay.  CourseError where something
+    cannot be written (OSError): what was there before is kept.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path.parent, "*." + "[0-9a-f]" * 8 + ".part", minutes=10)
-        try:
-            with open(partial, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())  # on the disk before it gets its name
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with scratch_folder(path.parent, path.name, minutes=10) as scratch:
+            made = scratch / path.name
+            write(made)
+            plain = scratch / f"{path.name}.plain"
+            plain.touch()  # with the mode that the umask gives
+            files = [made]
+            if made.is_dir():
+                files = [file for file in made.rglob("*") if file.is_file()]
+            for file in files:
+                file.chmod(plain.stat().st_mode)
+                with open(file, "rb+") as written:
+                    os.fsync(written.fileno())  # on the disk before it gets its name
+            for file in files:
+                target = path / file.relative_to(made)  # path itself where `made` is the file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
     except OSError as error:
         raise CourseError(
             f"{path} could not be written ({error.strerror or error}): free some space, or choose "
-            "a folder that you may write to. A file that was there before is kept."
+            "a folder that you may write to. What was there before is kept."
         ) from error
     return path
 
 
 @contextmanager
-def scratch_folder(folder: Path, name: str) -> Iterator[Path]:
+def scratch_folder(folder: Path, name: str, minutes: float = 24 * 60) -> Iterator[Path]:
     """A new folder `name`.….part inside `folder`, which is made too; it is removed at the end.
 
-    Nothing in it has its name before it is whole, and two processes do not meet.
+    Nothing in it has its name before it is whole, and two processes do not meet.  What processes
+    that were killed left under this name, so many minutes ago, is removed as well.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder, f"{name}.*.part", minutes=24 * 60)
+    for part in folder.glob(f"{glob.escape(name)}.{8 * '[a-z0-9_]'}.part"):
+        with suppress(OSError):  # another process was faster
+            if time.time() - part.stat().st_mtime > 60 * minutes:
+                shutil.rmtree(part)
     with tempfile.TemporaryDirectory(
         prefix=f"{name}.", suffix=".part", dir=folder, ignore_cleanup_errors=True
     ) as scratch:
@@ -166,14 +180,3 @@ def put_in_place(made: Path, target: Path) -> None:
     except OSError:
         if not target.exists():
             raise
-
-
-def _remove_leftovers(folder: Path, pattern: str, minutes: float) -> None:
-    """Remove what killed processes left: what nobody has written to for so long."""
-    for part in folder.glob(pattern):
-        with suppress(OSError):  # another process was faster
-            old = time.time() - part.stat().st_mtime > 60 * minutes
-            if old and part.is_dir():
-                shutil.rmtree(part)
-            elif old:
-                part.unlink()

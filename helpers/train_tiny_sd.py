@@ -35,7 +35,7 @@ from helpers.metrics.images import psnr, reconstruct
 from helpers.metrics.latents import latent_statistics
 from helpers.models.conv_vae import ConvVAE, VAEConfig, image_loss
 from helpers.rng import seed_everything
-from helpers.training.checkpoints import load_shipped, write_folder
+from helpers.training.checkpoints import load_shipped, write_library
 from helpers.training.loop import fit
 
 RESOLUTION = 64  # pixels; its latents are (8, 8, 8)
@@ -221,7 +221,7 @@ def export_pipeline(options: argparse.Namespace, pipeline, figures: dict) -> Pat
         (folder / "README.md").write_text(card, encoding="utf-8")
 
     _cast(pipeline, torch.float16)
-    folder = write_folder(published_dir("checkpoints") / options.export, fill)
+    folder = write_library(published_dir("checkpoints") / options.export, fill)
     _cast(pipeline, torch.float32)
     return folder
 

@@ -5,14 +5,13 @@ everything that the next step depends on.
 """
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import nn
 
 from helpers import CourseError
@@ -21,7 +20,7 @@ from helpers.env import (
     check_name,
     published_dir,
     runs_dir,
-    scratch_folder,
+    write_by,
     write_file,
 )
 from helpers.training.fingerprint import fingerprint_of
@@ -31,34 +30,23 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], header: dict) ->
     """Write a .safetensors file, whole or not at all; CourseError where it cannot be written."""
     # copies, because the format refuses tied weights, which share memory
     copies = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
-    # as bytes: a file that the library writes is for its owner alone, and a kill leaves it hidden
-    return write_file(path, save(copies, {"course": json.dumps(header)}))
+    metadata = {"course": json.dumps(header)}
+    return write_library(path, lambda place: save_file(copies, place, metadata))
 
 
-def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """Write into `folder` what `fill(place)` writes into `place`: for libraries that save folders.
+def write_library(path: Path, save: Callable[[Path], object]) -> Path:
+    """`write_by` for what a library saves by safetensors: a file, or the folder of a model.
 
-    Every file is whole, and the old ones are kept until all new ones are on the disk.  CourseError
-    where they cannot be written.
+    On its own it would write through hidden files, which kills leave, and for the owner alone.
     """
-    try:
-        with scratch_folder(folder.parent, folder.name) as scratch:
-            fill(scratch / "filled")
-            # once more: the modes of copies follow the umask, those of the library's files do not
-            new = shutil.copytree(
-                scratch / "filled", scratch / "new", copy_function=shutil.copyfile
-            )
-            for path in [path for path in new.rglob("*") if path.is_file()]:
-                target = folder / path.relative_to(new)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(target)
-    except (OSError, safetensors.SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CourseError(
-            f"{folder} could not be written ({reason}): free some space, or choose a folder that "
-            "you may write to."
-        ) from error
-    return folder
+
+    def write(place: Path) -> None:
+        try:
+            save(place)
+        except safetensors.SafetensorError as error:  # a full disk, in the library's words
+            raise OSError(str(error)) from error
+
+    return write_by(write, path)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict]:

@@ -164,7 +164,7 @@ def test_a_broken_file_put_there_by_hand_is_downloaded(raw):
     assert len(load_mnist()) == 12 and len(list(raw.iterdir())) == 4
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a fork may fail")
 def test_notebooks_that_start_together_all_get_mnist_and_dogs(server, raw, kennel, tmp_path):
     fork = multiprocessing.get_context("fork")
     together = fork.Barrier(3)
@@ -269,7 +269,7 @@ def test_half_an_archive_put_there_by_hand_is_downloaded_instead(kennel):
         ("checksum", "corrupted"),
         ("hang", "timed out"),
         ("stall", "timed out"),
-        ("no folder", "No such file"),
+        ("no folder", "imagewoof2-160"),
     ],
 )
 def test_imagewoof_that_cannot_be_had_is_one_sentence_and_leaves_nothing(
@@ -307,14 +307,14 @@ def test_a_kill_while_unpacking_leaves_no_half_folder(kennel, monkeypatch):
     def killed(*args, **kwargs):
         (scratch,) = kennel.iterdir()
         assert scratch.name.startswith("download.") and scratch.suffix == ".part"
-        (kennel / "download.killed.part").mkdir()  # what SIGKILL would leave
+        (kennel / "download.killed__.part").mkdir()  # what SIGKILL would leave
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(utils, "extract_archive", killed)
         load_dogs(8)
     (left,) = kennel.iterdir()
-    assert left.name == "download.killed.part"
+    assert left.name == "download.killed__.part"
 
     target = kennel / "imagewoof2-160"
     assert downloads.fetch_imagewoof(target) == "downloaded"

@@ -4,9 +4,14 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import types
+import warnings
 
 import nbformat
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -101,12 +106,77 @@ def test_a_lone_notebook_fetches_the_course_and_shows_its_teaser(lone, address, 
     assert found == [lone.name, "course"], "it wrote beside the clone"
 
 
-def test_the_placeholder_gives_one_sentence(tmp_path):
-    notebook = only_setup(common.select([])[0])
-    error = execute(notebook, tmp_path, COURSE_REPO="https://github.com/OWNER/REPO")
-    assert error is not None and "COURSE_REPO" in error.evalue
-    assert "Traceback" not in shown(notebook) and "File " not in shown(notebook)
-    assert list(tmp_path.iterdir()) == []
+class Kernel(InteractiveShell):
+    """A kernel without a process of its own: what a cell prints, and what it ends with."""
+
+    def said_by(self, source: str) -> str:
+        """The one sentence with which a cell stops, as a notebook shows it."""
+        with capture_output() as shown, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of SystemExit: "to exit, use exit"
+            done = self.run_cell(source)
+        lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", shown.stdout).splitlines() if line]
+        assert not done.success and "Traceback" not in shown.stdout, lines
+        return lines[-1].removeprefix("SystemExit: ")
+
+
+@pytest.fixture
+def said(tmp_path, monkeypatch):
+    """said(**environment): what the setup cell of a lone notebook in tmp_path/lone says."""
+    (tmp_path / "lone").mkdir()
+    monkeypatch.chdir(tmp_path / "lone")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    source = common.text(publish.setup_cell(common.read(common.select([])[0])))
+
+    def run(**environment) -> str:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        kernel = Kernel()
+        try:
+            return kernel.said_by(source)
+        finally:
+            kernel.history_manager.end_session()
+
+    return run
+
+
+def test_the_placeholder_gives_one_sentence(said, tmp_path):
+    assert "set COURSE_REPO to its address" in said(COURSE_REPO="https://github.com/OWNER/REPO")
+    assert not any((tmp_path / "lone").iterdir())
+
+
+@pytest.mark.parametrize("fault", ["nothing there", "no git"])
+def test_a_course_that_cannot_be_fetched_is_one_sentence(said, tmp_path, monkeypatch, fault):
+    bad = (tmp_path / "nowhere.git").as_uri()
+    if fault == "no git":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    assert f"git could not fetch the course from {bad}: set COURSE_REPO" in said(COURSE_REPO=bad)
+    assert not any((tmp_path / "lone").iterdir())
+
+
+@pytest.mark.parametrize("left", [(".git/config",), ("helpers/train_vae.py",), ("thesis.tex",)])
+def test_a_half_finished_clone_and_another_folder_are_one_sentence(said, tmp_path, left):
+    for name in left:
+        file = tmp_path / "lone" / "course" / name
+        file.parent.mkdir(parents=True)
+        file.touch()
+    assert said(COURSE_REPO="https://127.0.0.1:1/x").startswith("The folder `course` is not the")
+    assert file.exists()
+
+
+@pytest.mark.parametrize("file", [None, "helpers/__init__.py"])  # None: without __init__
+def test_a_foreign_project_is_not_taken_for_the_course(said, tmp_path, monkeypatch, file):
+    lone = tmp_path / "lone"
+    whole = ("helpers/__init__.py", "helpers/train_vae.py", "requirements.txt")
+    for path in (tmp_path / "notebooks" / "theirs", *(lone / "course" / name for name in whole)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "helpers").mkdir()  # the lone notebook lies in a project with such folders
+    foreign = types.ModuleType("helpers")
+    foreign.__file__ = file and str(tmp_path / file)
+    monkeypatch.setitem(sys.modules, "helpers", foreign)  # imported by an earlier cell
+    assert said().startswith("Another package named helpers is in the way: restart the kernel")
+    assert sys.path[0] == str(lone / "course")
 
 
 def test_another_version_of_the_helpers_gives_one_sentence():

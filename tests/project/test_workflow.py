@@ -1,6 +1,7 @@
 """The continuous integration file: valid, and running exactly what a learner runs."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -39,17 +40,40 @@ def test_when_it_runs(workflow):
     assert weekday.isdigit() and hour.isdigit() and minute.isdigit(), "but weekly"
 
 
+def commands(job: dict) -> list[str]:
+    return [step["run"] for step in job["steps"] if "run" in step]
+
+
 def test_what_it_runs(workflow):
-    (job,) = workflow["jobs"].values()
+    job = workflow["jobs"]["test"]
     assert job["runs-on"].startswith("ubuntu-")
     assert job["strategy"]["matrix"]["python"] == ["3.11", "3.13"]
-    assert [step["run"] for step in job["steps"] if "run" in step] == ["make test"]
+    assert commands(job) == ["make test"]
     setup = [step for step in job["steps"] if "setup-python" in step.get("uses", "")]
     assert [step["with"]["python-version"] for step in setup] == ["${{ matrix.python }}"]
 
 
+def test_other_systems_run_what_the_readme_promises_for_them(workflow):
+    windows, macos = workflow["jobs"]["windows"], workflow["jobs"]["macos"]
+    assert windows["runs-on"].startswith("windows-") and macos["runs-on"].startswith("macos-")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    promised = re.search(r"```bat\n(.*?)```", readme, re.DOTALL)[1].splitlines()
+    *install, notebook, tests = commands(windows)
+    assert [line.replace("python -m venv", "py -3.12 -m venv") for line in install] == promised[:2]
+    assert notebook == f"{promised[2]} 01"
+    assert tests.startswith(".venv\\Scripts\\python -m pytest")
+    assert commands(macos)[0] == "make run NOTEBOOKS=01" and "Linux, macOS or WSL" in readme
+    assert tests.split(" -m ")[1] == commands(macos)[1].split(" -m ")[1]
+    missing = [name for name in workflow["env"]["PORTABLE"].split() if not (ROOT / name).exists()]
+    assert not missing and "${{ env.PORTABLE }}" in tests
+
+
+def test_no_job_runs_for_ever(workflow):
+    assert all(job["timeout-minutes"] <= 60 for job in workflow["jobs"].values())
+
+
 def test_the_weekly_run_puts_the_solutions_in(workflow, monkeypatch):
-    (job,) = workflow["jobs"].values()
+    job = workflow["jobs"]["test"]
     assert job["env"]["SOLVED"] == "${{ github.event_name == 'schedule' && '1' || '' }}"
     for value in ("1", ""):
         monkeypatch.setenv("SOLVED", value)

@@ -26,7 +26,7 @@ from helpers.training.checkpoints import (
     run_folder,
     save_model,
     unnest,
-    write_folder,
+    write_library,
     write_tensors,
 )
 from tests.training.small_training import equal
@@ -101,7 +101,7 @@ def test_the_modes_of_files_and_of_a_librarys_folder_follow_the_umask(tmp_path):
     before = os.umask(0o022)
     try:
         file = write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)}, {})
-        folder = write_folder(tmp_path / "pipeline", fill)
+        folder = write_library(tmp_path / "pipeline", fill)
     finally:
         os.umask(before)
     assert [stat.S_IMODE(f.stat().st_mode) for f in (file, *folder.rglob("*.safetensors"))] == (
@@ -119,13 +119,13 @@ def test_a_folder_is_written_whole_beside_what_is_there_or_not_at_all(tmp_path):
     folder = tmp_path / "checkpoints" / "mine"
     folder.mkdir(parents=True)
     (folder / "my notes").touch()
-    assert write_folder(folder, fill) == folder
-    text = refusal(write_folder, folder, functools.partial(fill, text="full"))
+    assert write_library(folder, fill) == folder
+    text = refusal(write_library, folder, functools.partial(fill, text="full"))
     assert "mine could not be written (No space left on device)" in text
     assert (folder / "vae" / "config.json").read_text(encoding="utf-8") == "new"
     assert (folder / "my notes").exists() and list(folder.parent.iterdir()) == [folder]
     (tmp_path / "file").touch()
-    assert "could not be written" in refusal(write_folder, tmp_path / "file" / "mine", fill)
+    assert "could not be written" in refusal(write_library, tmp_path / "file" / "mine", fill)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
@@ -359,7 +359,7 @@ def test_a_broken_note_starts_afresh_and_is_written_again(runs, capsys, content)
     assert json.loads((folder / "fingerprint.json").read_text()) == PARTS
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a fork may fail")
 def test_processes_may_begin_the_same_run_at_once(runs):
     fork = multiprocessing.get_context("fork")
     together = fork.Barrier(4)
