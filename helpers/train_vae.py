@@ -85,7 +85,7 @@ def build_model(options: argparse.Namespace) -> tuple[ConvVAE, int, dict]:
 
 
 def load_from_diffusers(source: Path | str) -> tuple[ConvVAE, dict]:
-    """(the AutoencoderKL of a folder or of Hugging Face as a ConvVAE, its "resolution").
+    """(the AutoencoderKL of a folder or of Hugging Face as a ConvVAE, its "resolution" and so on).
 
     source: the VAE alone, or a pipeline that has one in vae/.  A pickle is never loaded.
     """
@@ -109,7 +109,9 @@ def load_from_diffusers(source: Path | str) -> tuple[ConvVAE, dict]:
         ) from error
     if told["missing_keys"]:
         raise CourseError(f"--init-from: {source} lacks {told['missing_keys'][0]}.")
-    return from_diffusers(autoencoder).float(), {"resolution": autoencoder.config.sample_size}
+    header = {"resolution": autoencoder.config.sample_size}
+    # until it is trained, its latents and their scaling factor are those that others know
+    return from_diffusers(autoencoder).float(), header | {"freeze": "encoder"}
 
 
 def _is_pipeline(source: Path | str) -> bool:

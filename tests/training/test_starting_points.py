@@ -152,6 +152,7 @@ def test_a_folder_of_diffusers_is_a_beginning(library, autoencoder, monkeypatch)
     words = ["--init-from", str(library.parent / "pipeline"), "--evaluate"]
     again = train_vae.main(words)
     assert again["psnr"] == pytest.approx(figures["psnr"], abs=1e-4)
+    assert again["scaling_factor"] == 0.18215 != figures["scaling_factor"], "that was trained"
 
 
 def test_the_shipped_pipelines_vae_is_a_beginning():
