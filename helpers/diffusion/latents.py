@@ -23,7 +23,7 @@ from helpers.diffusion.parts import (
     sample,
     tokenize,
 )
-from helpers.env import runs_dir
+from helpers.env import check_name, runs_dir
 from helpers.models.conv_vae import ConvVAE
 from helpers.rng import draw, randn_like, seed_everything
 from helpers.training.filmstrip import Filmstrip
@@ -179,6 +179,7 @@ class PromptStrip(Filmstrip):
     """
 
     def __init__(self, run: str, prompts: list[str]):
+        check_name("run", run)
         self.folder = runs_dir() / run / "samples" / fingerprint_of(prompts)
         self.prompts = prompts
         self.count = len(prompts)

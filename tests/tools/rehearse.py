@@ -20,6 +20,7 @@ import sys
 import time
 from pathlib import Path
 
+from helpers.env import survive_terminal
 from tests.tools import common
 
 SETTINGS = {"COURSE_PROFILE": "quick", "PJRT_DEVICE": "CPU", "TQDM_DISABLE": "1"}
@@ -123,6 +124,7 @@ def run_one(path: Path) -> str:
 
 def main(words: list[str]) -> int:
     """Rehearse each notebook in a process of its own; 1 if one of them failed."""
+    survive_terminal()
     failed = []
     for path in common.select(words):
         print(f"\n=== {path.stem}", flush=True)
