@@ -41,7 +41,15 @@ from accelerate import PartialState
 from helpers import CourseError
 from helpers.data.augment import crop_and_flip
 from helpers.data.image_set import ImageSet
-from helpers.env import build_dir, device, profile, published_dir, runs_dir, survive_terminal
+from helpers.env import (
+    build_dir,
+    device,
+    profile,
+    published_dir,
+    runs_dir,
+    survive_terminal,
+    write_by,
+)
 from helpers.metrics.images import measure_reconstructions
 from helpers.metrics.latents import LatentStatistics, latent_statistics
 from helpers.models.conv_vae import ConvVAE, VAEConfig
@@ -49,7 +57,7 @@ from helpers.results import describe_device
 from helpers.rng import seed_everything
 from helpers.training.filmstrip import Filmstrip
 from helpers.training.loop import fit
-from helpers.training.model_card import export_vae, report, save_readable
+from helpers.training.model_card import export_vae, report
 from helpers.training.objectives import freeze_encoder, vae_gan_objective, vae_objective
 from helpers.training.options import as_typed, parse
 from helpers.training.photographs import batch_size, check_trainable, load_split
@@ -195,7 +203,9 @@ def export(
         from helpers.diffusers_bridge import to_diffusers
 
         autoencoder = to_diffusers(vae, size)
-        save_readable(autoencoder if told["frozen"] else autoencoder.half(), place / name)
+        if not told["frozen"]:
+            autoencoder.half()
+        write_by(autoencoder.save_pretrained, place / name)
         print(f"{'for diffusers':18}{place / name}")
 
 

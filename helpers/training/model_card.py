@@ -1,7 +1,5 @@
 """What a trained VAE is published with: figures as text, weights, and a card beside them."""
 
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,16 +113,3 @@ def export_vae(
     )
     write_file(path.with_suffix(".md"), card)
     return path
-
-
-def save_readable(model, folder: Path) -> None:
-    """`model.save_pretrained(folder)`, whole or not at all, and by everybody to be read."""
-    with tempfile.TemporaryDirectory(suffix=".part", dir=folder.parent) as scratch:
-        written = Path(scratch, "written")
-        model.save_pretrained(written)
-        readable = Path(scratch, "readable")
-        readable.mkdir()
-        for file in written.iterdir():
-            shutil.copyfile(file, readable / file.name)  # the library's is closed to others
-        shutil.rmtree(folder, ignore_errors=True)
-        readable.rename(folder)

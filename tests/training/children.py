@@ -99,7 +99,7 @@ def share(folder: str) -> None:
     spy = mock.patch.object(run_state, "write_tensors", wraps=run_state.write_tensors)
     # importing diffusers takes longer than all the rest
     library = mock.patch.dict(sys.modules, {"helpers.diffusers_bridge": mock.MagicMock()})
-    with spy as write, library, mock.patch.object(train_vae, "save_readable"):
+    with spy as write, library, mock.patch.object(train_vae, "write_by"):
         history = small_fit(model, augment=random_shift, run="fit", **options)
         train_vae.main([*COMMAND.split(), "--folder", str(place / "photos")])
     left = {"rows": history.rows, "writes": write.call_count}
