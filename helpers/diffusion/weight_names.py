@@ -34,23 +34,16 @@ COMPVIS = {  # Stable Diffusion's authors; their `up` counts from high resolutio
     "mid.res1": "mid.block_1",
     "mid.res2": "mid.block_2",
     "mid.attn.norm": "mid.attn_1.norm",
-    "mid.attn.q": "mid.attn_1.to_q",
-    "mid.attn.k": "mid.attn_1.to_k",
-    "mid.attn.v": "mid.attn_1.to_v",
-    "mid.attn.out": "mid.attn_1.to_out.0",
+    "mid.attn.q": "mid.attn_1.q",
+    "mid.attn.k": "mid.attn_1.k",
+    "mid.attn.v": "mid.attn_1.v",
+    "mid.attn.out": "mid.attn_1.proj_out",
     "to_moments": "quant_conv",
     "from_latent": "post_quant_conv",
 }
-ATTENTION = {  # other names of the projections: diffusers' before 0.17, and CompVis'
-    "query": "to_q",
-    "key": "to_k",
-    "value": "to_v",
-    "proj_attn": "to_out.0",
-    "q": "to_q",
-    "k": "to_k",
-    "v": "to_v",
-    "proj_out": "to_out.0",
-}
+# other names of the attention's projections: diffusers' before 0.17, and in converted CompVis files
+NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+OLD_ATTENTION = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 OTHERS = {  # where a foreign key is found in what it belongs to
     r"quantize\.|\.codebook": "a VQ model, whose latents are symbols",
     r"lora_|\.base_layer\.": "a LoRA adapter; merge it into the weights, or remove it, first",
@@ -88,7 +81,7 @@ def rename_keys(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             raise CourseError(f'This holds more than weights: hand over what is in ["{name}"].')
     weights = _without_prefix({unwrapped(key): value for key, value in weights.items()})
     weights = {key: value for key, value in weights.items() if not key.startswith(OF_TRAINING)}
-    weights = {_modern(key): value for key, value in weights.items()}
+    weights = {_usual(key): value for key, value in weights.items()}
     weights = {key: value for key, value in weights.items() if ".to_qkv." not in key}  # a copy
 
     is_compvis = any(COMPVIS_ONLY.search(key) for key in weights)
@@ -120,14 +113,12 @@ def _without_prefix(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     return {key.removeprefix(prefix): value for key, value in inner.items()}
 
 
-def _modern(key: str) -> str:
-    """A key with the attention's projections as diffusers has called them since 0.17."""
-    start = r"(mid_block\.attentions\.0|mid\.attn_1)"
-    return re.sub(
-        rf"\.{start}\.({'|'.join(ATTENTION)})\.",
-        lambda match: f".{match[1]}.{ATTENTION[match[2]]}.",
-        key,
-    )
+def _usual(key: str) -> str:
+    """A key with the attention's projections as the table of its dialect has them."""
+    for block, names in (("mid_block.attentions.0", NEW_ATTENTION), ("mid.attn_1", OLD_ATTENTION)):
+        for other, usual in names.items():
+            key = key.replace(f".{block}.{other}.", f".{block}.{usual}.")
+    return key
 
 
 def _turned(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
