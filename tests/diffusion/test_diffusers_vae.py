@@ -242,10 +242,10 @@ class TestLikeTheLibrarysModels:
         vae.tile_latent_min_size = 4
         vae(pictures(1, 16, 48))
         assert set(seen["encode"]) == {(16, 16)} and set(seen["decode"]) == {(4, 4)}
-        assert len(seen["encode"]) == 4
+        assert len(seen["encode"]) == len(seen["decode"]) == 4
         vae.tile_overlap_factor = 0.5
         vae(pictures(1, 16, 48))
-        assert len(seen["encode"]) == 4 + 5
+        assert len(seen["encode"]) == len(seen["decode"]) == 4 + 5
 
     def test_the_folder_of_an_autoencoder_kl_is_refused(self, tmp_path):
         to_diffusers(one_head()).save_pretrained(tmp_path)
