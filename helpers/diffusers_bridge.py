@@ -71,6 +71,8 @@ class DiffusersVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
         layers_per_block: int = 1,
         norm_num_groups: int = 2,
         attention_heads: int = 1,
+        patch: int = 1,
+        linear_shortcut: bool = False,
         mid_block_add_attention: bool = True,
         use_quant_conv: bool = True,
         sample_size: int = 64,
@@ -91,16 +93,20 @@ class DiffusersVAE(ModelMixin, AutoencoderMixin, ConfigMixin):
 
     def build(self) -> nn.Module:
         """The network that `self.config` describes, with fresh weights; images in [0, 1]."""
-        fields = {ours: self.config[theirs] for ours, theirs in FIELDS.items()}
-        return ConvVAE(VAEConfig(heads=self.config.attention_heads, **fields))
+        config = self.config
+        fields = {ours: config[theirs] for ours, theirs in FIELDS.items()}
+        fields["channels"] = fields["channels"][config.patch.bit_length() - 1 :]
+        fields |= {"patch": config.patch, "linear_shortcut": config.linear_shortcut}
+        return ConvVAE(VAEConfig(heads=config.attention_heads, **fields))
 
     @classmethod
     def of(cls, vae: ConvVAE, sample_size: int | None = None) -> "DiffusersVAE":
-        """The adapter of a ConvVAE with any number of heads; sample_size as in `to_diffusers`."""
+        """The adapter of a ConvVAE of any configuration; sample_size as in `to_diffusers`."""
         vae = getattr(vae, "_orig_mod", vae)  # what torch.compile wraps
         fields = library_fields(vae, sample_size)
         with torch.device("meta"):
-            adapter = cls(attention_heads=vae.config.heads, **fields)
+            own = {"patch": vae.config.patch, "linear_shortcut": vae.config.linear_shortcut}
+            adapter = cls(attention_heads=vae.config.heads, **own, **fields)
         weights = {f"network.{unwrapped(k)}": value for k, value in vae.state_dict().items()}
         return with_weights(adapter, vae, weights)
 

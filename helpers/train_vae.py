@@ -32,7 +32,7 @@ import argparse
 import functools
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -50,16 +50,16 @@ from helpers.env import (
     survive_terminal,
     write_by,
 )
-from helpers.metrics.images import measure_reconstructions
+from helpers.metrics.images import BlockPCA, measure_reconstructions
 from helpers.metrics.latents import LatentStatistics, latent_statistics
-from helpers.models.conv_vae import ConvVAE, VAEConfig
+from helpers.models.conv_vae import ConvVAE
 from helpers.results import describe_device
 from helpers.rng import seed_everything
 from helpers.training.filmstrip import Filmstrip
 from helpers.training.loop import fit
 from helpers.training.model_card import export_vae, report
 from helpers.training.objectives import freeze_encoder, vae_gan_objective, vae_objective
-from helpers.training.options import as_typed, parse
+from helpers.training.options import as_typed, network_of, parse
 from helpers.training.photographs import batch_size, check_trainable, load_split
 from helpers.training.pictures import reconstruct_files
 from helpers.training.progress import EpochLines, TensorBoard
@@ -82,10 +82,7 @@ def build_model(options: argparse.Namespace) -> tuple[ConvVAE, int, dict]:
             )
         PartialState(cpu=device().type == "cpu").print(f"{'continuing':18}{begin}")
     if begin is None:
-        config = VAEConfig.course(options.factor or 8, options.latent_channels or 4)
-        if options.channels:
-            config = replace(config, channels=tuple(options.channels))
-        return ConvVAE(config), options.resolution or 128, {}
+        return ConvVAE(network_of(options)), options.resolution or 128, {}
 
     is_file = isinstance(begin, Path) and not begin.is_dir()
     vae, header = load_vae(begin) if is_file else load_from_diffusers(begin)
@@ -190,19 +187,19 @@ def train(
 def export(
     name: str, vae: ConvVAE, size: int, figures: dict, latents: LatentStatistics, told: dict
 ) -> None:
-    """`export_vae` and, where diffusers has such a VAE, a folder that it loads; prints where.
+    """`export_vae`, and a folder for pipelines of diffusers; prints where.
 
     told: "command", "done" and "frozen" for the model card.
     """
     place = published_dir("checkpoints")
-    # the course itself ships the file alone
-    library = vae.config.heads == 1 and place == build_dir() / "checkpoints"
+    library = place == build_dir() / "checkpoints"  # the course itself ships the file alone
     path = export_vae(name, vae, size, figures, latents, library=library, **told)
     print(f"{'written':18}{path} and its model card")
     if library:
-        from helpers.diffusers_bridge import to_diffusers
+        from helpers.diffusers_bridge import DiffusersVAE, to_diffusers
 
-        autoencoder = to_diffusers(vae, size)
+        alone = vae.config.is_autoencoder_kl
+        autoencoder = to_diffusers(vae, size) if alone else DiffusersVAE.of(vae, size)
         if not told["frozen"]:
             autoencoder.half()
         write_by(autoencoder.save_pretrained, place / name)
@@ -239,6 +236,8 @@ def run(options: argparse.Namespace) -> dict | None:
     test = load_split(options, size, "test")  # now: if it is empty, that shows before training
     done = ""
     if not options.evaluate:
+        if vae.linear and not header:
+            vae.start_as(BlockPCA(training, vae.config.factor, vae.config.latent_channels))
         larger = training
         if options.crop_from > 1:
             larger = load_split(options, round(options.crop_from * size), "train", quietly=True)

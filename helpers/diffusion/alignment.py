@@ -62,6 +62,8 @@ def share_encoder(model: ConvVAE, reference: ConvVAE) -> ConvVAE:
     """
     model.encoder = copy.deepcopy(reference.encoder)
     model.to_moments = copy.deepcopy(reference.to_moments)
+    if model.linear and reference.linear:
+        model.linear.encode = copy.deepcopy(reference.linear.encode)
     return share_scale(model, reference)
 
 

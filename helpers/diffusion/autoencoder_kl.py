@@ -35,7 +35,7 @@ def to_diffusers(vae: ConvVAE, sample_size: int | None = None) -> AutoencoderKL:
     The AutoencoderKL takes and gives pictures in [-1, 1].  sample_size: side in pixels of the
     pictures it was trained on, by default 64 or what the configuration says; with tiling on, larger
     ones are cut into tiles of that size.  CourseError for what AutoencoderKL does not have, such as
-    several heads.
+    several heads, patches or a linear shortcut.
     """
     vae = getattr(vae, "_orig_mod", vae)  # what torch.compile wraps
     fields = library_fields(vae, sample_size)
@@ -43,6 +43,12 @@ def to_diffusers(vae: ConvVAE, sample_size: int | None = None) -> AutoencoderKL:
         raise CourseError(
             f"AutoencoderKL attends with one head and this ConvVAE has {vae.config.heads}: "
             "use DiffusersVAE."
+        )
+    if vae.config.patch != 1 or vae.config.linear_shortcut:
+        what = "a linear shortcut" if vae.config.linear_shortcut else "patches of pixels"
+        raise CourseError(
+            f"AutoencoderKL has no place for {what}, and this ConvVAE has that: use DiffusersVAE, "
+            "or train one without (train_vae --plain)."
         )
     levels = len(vae.config.channels)
     with torch.device("meta"):  # the weights are given, not drawn
@@ -79,7 +85,10 @@ def library_fields(vae: ConvVAE, sample_size: int | None) -> dict:
             f"sample_size is {side!r}; it is a number of pixels that {config.factor} divides, such "
             f"as {64 * config.factor}."
         )
-    return fields | {theirs: getattr(config, ours) for ours, theirs in FIELDS.items()}
+    fields |= {theirs: getattr(config, ours) for ours, theirs in FIELDS.items()}
+    # pipelines count the levels: a patch stands for those that would halve the picture as often
+    halvings = config.patch.bit_length() - 1
+    return fields | {"block_out_channels": config.channels[:1] * halvings + config.channels}
 
 
 def from_diffusers(autoencoder: nn.Module) -> ConvVAE:
@@ -99,15 +108,15 @@ def from_diffusers(autoencoder: nn.Module) -> ConvVAE:
     config = autoencoder.config
     if network is None:
         _check_parts(config)
-    fields = {ours: config[theirs] for ours, theirs in FIELDS.items()}
+        fields = {ours: config[theirs] for ours, theirs in FIELDS.items()}
+    else:
+        fields = vars(network.config).copy()
     fields["pipeline"] = {
         name: config[name]
         for name, usual in PIPELINE.items()
         if config.get(name, usual) not in (None, usual)
     }
     source = autoencoder if network is None else network
-    if network is not None:
-        fields["heads"] = network.config.heads
     with torch.device("meta"):
         vae = ConvVAE(VAEConfig(**fields))
     return with_weights(vae, source, rename_keys(source.state_dict()))

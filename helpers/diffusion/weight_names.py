@@ -64,7 +64,7 @@ OURS = re.compile(
     r"((encoder|decoder)\.(conv_in|conv_out|norm_out"
     rf"|stages\.\d+\.(blocks\.\d+\.{LAYER}|resample\.conv)"
     rf"|mid\.(res[12]\.{LAYER}|attn\.(norm|q|k|v|out)))"
-    r"|to_moments|from_latent)\.(weight|bias)"
+    r"|to_moments|from_latent|linear\.(encode|decode))\.(weight|bias)"
 )
 
 

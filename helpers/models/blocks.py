@@ -128,3 +128,31 @@ class Upsample(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         doubled = F.interpolate(x, scale_factor=2.0, mode="nearest")  # (B, C, 2H, 2W)
         return self.conv(doubled)
+
+
+class LinearShortcut(nn.Module):
+    """A linear autoencoder of blocks: a strided convolution, and a transposed one back.
+
+    encode: (B, 3, H, W) → (B, latent_channels, H/f, W/f); decode: the way back.  Beside a deep
+    network and begun as block PCA it leaves that network what no linear code can do; compare the
+    shortcuts of Chen et al. 2024 (Deep Compression Autoencoder), which have no weights.
+    """
+
+    def __init__(self, factor: int, latent_channels: int):
+        super().__init__()
+        self.encode = nn.Conv2d(3, latent_channels, factor, stride=factor)
+        self.decode = nn.ConvTranspose2d(latent_channels, 3, factor, stride=factor)
+
+    @torch.no_grad()
+    def start_as(self, mean: torch.Tensor, axes: torch.Tensor, variances: torch.Tensor) -> None:
+        """Become a PCA of blocks; each code then has variance 1 over the blocks it was fitted to.
+
+        mean (3·f²,), axes (3·f², latent_channels), variances (latent_channels,) of blocks that
+        `F.unfold` cut out of pictures of the same range.
+        """
+        shape = self.encode.weight.shape  # (latent, 3, f, f), in both convolutions
+        sd = variances.clamp_min(1e-12).sqrt()
+        self.encode.weight.copy_((axes / sd).T.reshape(shape))
+        self.encode.bias.copy_(-(mean @ axes) / sd)
+        self.decode.weight.copy_((axes * sd).T.reshape(shape))
+        self.decode.bias.copy_(mean.view(3, -1).mean(1))  # one number per colour

@@ -16,7 +16,14 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from helpers import CourseError
-from helpers.models.blocks import AttentionBlock, Downsample, ResBlock, Upsample, group_norm
+from helpers.models.blocks import (
+    AttentionBlock,
+    Downsample,
+    LinearShortcut,
+    ResBlock,
+    Upsample,
+    group_norm,
+)
 from helpers.models.distributions import DiagonalGaussian, VAEOutput, at_least_float32
 from helpers.models.losses import calibrated_gaussian_nll, negative_elbo
 
@@ -27,8 +34,11 @@ RECOMPUTE = partial(checkpoint, use_reentrant=False)
 class VAEConfig:
     """What a ConvVAE looks like.
 
-    channels: the width of each level, from full resolution down; f = 2^(levels - 1).
+    channels: the width of each level, from the finest down; f = patch · 2^(levels - 1).
     blocks: residual blocks per encoder level (the decoder has one more).
+    patch: the finest level sees the picture as patches of patch × patch pixels; Stable Diffusion's
+    sees single pixels.
+    linear_shortcut: a linear code beside the network, which learns what that one cannot do.
     groups: of every GroupNorm; each width must be divisible by it.
     quant_conv: the 1×1 convolutions around the latent.
     scaling_factor: 1 / standard deviation of the latents, measured after training; the network
@@ -39,6 +49,8 @@ class VAEConfig:
     channels: tuple[int, ...] = (128, 256, 512, 512)
     latent_channels: int = 4
     blocks: int = 2
+    patch: int = 1
+    linear_shortcut: bool = False
     groups: int = 32
     heads: int = 1
     mid_attention: bool = True
@@ -59,10 +71,29 @@ class VAEConfig:
             raise CourseError(f"factor is {factor}; VAEConfig.course has 4 and 8.")
         return cls(widths[factor], latent_channels, blocks=1, groups=widths[factor][0] // 4)
 
+    @classmethod
+    def photos(cls, factor: int = 8, latent_channels: int = 4) -> "VAEConfig":
+        """What reconstructs photographs best in minutes: all the work at low resolution.
+
+        A linear shortcut beside it; factor: 4 or 8.  Notebook 8 measures what each change brings.
+        """
+        widths = {4: (64,), 8: (64, 128)}
+        if factor not in widths:
+            raise CourseError(f"factor is {factor}; VAEConfig.photos has 4 and 8.")
+        network = {"channels": widths[factor], "blocks": 1, "patch": 4, "groups": 16}
+        return cls(
+            latent_channels=latent_channels, quant_conv=False, linear_shortcut=True, **network
+        )
+
     @property
     def factor(self) -> int:
         """How many times smaller the latent is than the image, along each side."""
-        return 2 ** (len(self.channels) - 1)
+        return self.patch * 2 ** (len(self.channels) - 1)
+
+    @property
+    def is_autoencoder_kl(self) -> bool:
+        """Whether diffusers' AutoencoderKL can be such a network."""
+        return self.heads == 1 and self.patch == 1 and not self.linear_shortcut
 
 
 def check_size(x: torch.Tensor, factor: int) -> None:
@@ -131,7 +162,8 @@ class Encoder(nn.Module):
         channels = config.channels
         inputs = (channels[0], *channels[:-1])
         last = len(channels) - 1
-        self.conv_in = nn.Conv2d(3, channels[0], 3, padding=1)
+        self.patch = config.patch
+        self.conv_in = nn.Conv2d(3 * config.patch**2, channels[0], 3, padding=1)
         self.stages = nn.ModuleList(
             Stage(a, b, config.blocks, config.groups, Downsample(b) if level < last else None)
             for level, (a, b) in enumerate(zip(inputs, channels, strict=True))
@@ -141,9 +173,10 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(channels[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = self.conv_in(x)  # (B, C0, H, W)
+        patches = F.pixel_unshuffle(x, self.patch)  # (B, 3·p², H/p, W/p)
+        h = self.conv_in(patches)  # (B, C0, H/p, W/p)
         for stage in self.stages:
-            h = stage(h)  # (B, Ci, H/2, W/2), but for the last one
+            h = stage(h)  # half the height and width, but for the last one
         h = self.mid(h)  # (B, Cn, H/f, W/f)
         return self.conv_out(F.silu(self.norm_out(h)))  # (B, 2·latent, H/f, W/f)
 
@@ -159,6 +192,7 @@ class Decoder(nn.Module):
         channels = config.channels[::-1]
         inputs = (channels[0], *channels[:-1])
         last = len(channels) - 1
+        self.patch = config.patch
         self.conv_in = nn.Conv2d(config.latent_channels, channels[0], 3, padding=1)
         self.mid = MidBlock(config)
         self.stages = nn.ModuleList(
@@ -166,13 +200,14 @@ class Decoder(nn.Module):
             for level, (a, b) in enumerate(zip(inputs, channels, strict=True))
         )
         self.norm_out = group_norm(channels[-1], config.groups)
-        self.conv_out = nn.Conv2d(channels[-1], 3, 3, padding=1)
+        self.conv_out = nn.Conv2d(channels[-1], 3 * config.patch**2, 3, padding=1)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         h = self.mid(self.conv_in(z))  # (B, Cn, H/f, W/f)
         for stage in self.stages:
-            h = stage(h)  # (B, Ci, 2H, 2W), but for the last one
-        return self.conv_out(F.silu(self.norm_out(h)))  # (B, 3, H, W)
+            h = stage(h)  # twice the height and width, but for the last one
+        patches = self.conv_out(F.silu(self.norm_out(h)))  # (B, 3·p², H/p, W/p)
+        return F.pixel_shuffle(patches, self.patch)  # (B, 3, H, W)
 
 
 class ConvVAE(nn.Module):
@@ -199,14 +234,34 @@ class ConvVAE(nn.Module):
         # posteriors begin narrow, σ = 0.05: decoding pure noise teaches nothing
         nn.init.constant_(last.bias[latent:], -6.0)
 
+        self.linear = None
+        if config.linear_shortcut:
+            self.linear = LinearShortcut(config.factor, latent)
+            last.weight.data[:latent] *= 0.1  # the network begins as little more than its shortcut
+            nn.init.zeros_(self.decoder.conv_out.weight)
+            nn.init.zeros_(self.decoder.conv_out.bias)
+
+    def start_as(self, linear) -> "ConvVAE":
+        """Begin as a linear code: the shortcut becomes this `BlockPCA`, the largest axis first."""
+        if self.linear is None:
+            raise CourseError("It has no linear shortcut: take VAEConfig(linear_shortcut=True).")
+        axes, variances = linear.axes.flip(1), linear.variances.flip(0)
+        self.linear.start_as(2 * linear.mean - 1, axes, 4 * variances)  # from [0, 1] to [-1, 1]
+        return self
+
     def encode(self, x: torch.Tensor) -> DiagonalGaussian:
         check_size(x, self.config.factor)
-        moments = self.to_moments(self.encoder(2 * x - 1))  # (B, 2·latent, H/f, W/f)
+        pixels = 2 * x - 1
+        moments = self.to_moments(self.encoder(pixels))  # (B, 2·latent, H/f, W/f)
         mean, logvar = moments.chunk(2, dim=1)  # 2 × (B, latent, H/f, W/f)
+        if self.linear:
+            mean = mean + self.linear.encode(pixels)
         return DiagonalGaussian(mean, logvar)
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         decoded = self.decoder(self.from_latent(z))  # (B, latent, H/f, W/f) → (B, 3, H, W)
+        if self.linear:
+            decoded = decoded + self.linear.decode(z)
         return (at_least_float32(decoded) + 1) / 2  # half precision would round once more
 
     def forward(self, x: torch.Tensor, generator: torch.Generator | None = None) -> VAEOutput:

@@ -72,6 +72,17 @@ vae = AutoencoderKL.from_pretrained("{name}")
 ```
 """
 
+ADAPTER = """
+Or in a pipeline of diffusers, where pixels are in [-1, 1]; it has no such network of its own, so
+the course's adapter comes along:
+
+```python
+from helpers.diffusers_bridge import DiffusersVAE
+
+vae = DiffusersVAE.from_pretrained("{name}")
+```
+"""
+
 
 def export_vae(
     name: str,
@@ -98,6 +109,7 @@ def export_vae(
     told |= {"latents_mean": mean, "latents_std": std, "freeze": "encoder" if frozen else None}
     path = save_model(name, vae, half=not frozen, **told)
 
+    folder = LIBRARY if vae.config.is_autoencoder_kl else ADAPTER
     precision = "float32; the encoder and its scaling factor are those that it began with"
     rows = [f"| {i} | {m:.4f} | {s:.4f} |" for i, (m, s) in enumerate(zip(mean, std))]
     card = CARD.format(
@@ -107,7 +119,7 @@ def export_vae(
         done=done,
         config=vae.config,
         precision=precision if frozen else "float16",
-        library=LIBRARY.format(name=name) if library else "",
+        library=folder.format(name=name) if library else "",
         figures=report(figures),
         latents="\n".join(rows),
     )

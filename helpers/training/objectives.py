@@ -56,3 +56,5 @@ def freeze_encoder(vae: ConvVAE) -> None:
     """
     vae.encoder.requires_grad_(False)
     vae.to_moments.requires_grad_(False)
+    if vae.linear:
+        vae.linear.encode.requires_grad_(False)

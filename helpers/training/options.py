@@ -6,6 +6,7 @@ import math
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate.utils import is_tensorboard_available
@@ -20,7 +21,7 @@ LOSSES = {
     "mse": functools.partial(gaussian_nll, sigma=0.05),  # about what is left at 26 dB
     "l1": functools.partial(laplace_nll, scale=0.05),
 }
-GROUPS = VAEConfig.course(4).groups  # f8 has fewer
+GROUP = 4  # channels, at least: with fewer in it GroupNorm takes away what a channel says
 BATCH = 8
 
 
@@ -65,14 +66,15 @@ def _contradiction(options: argparse.Namespace) -> str | None:
         return "--continue begins with its own --run: leave out --init-from and --evaluate"
     if options.freeze and not begins:
         return "--freeze needs --init-from, whose encoder is kept"
-    if begins and (options.factor or options.latent_channels or channels):
-        network = "--factor, --latent-channels and --channels"
+    if begins and (options.factor or options.latent_channels or channels or options.plain):
+        network = "--factor, --latent-channels, --channels and --plain"
         return f"{begin} brings its network along: leave out {network}"
-    if any(width % GROUPS for width in channels):
-        return f"--channels must be multiples of {GROUPS}"
-    if channels and options.factor and options.factor != 2 ** (len(channels) - 1):
+    if any(width % GROUP for width in channels):
+        return f"--channels must be multiples of {GROUP}"
+    if channels and options.factor and options.factor != network_of(options).factor:
         given = f"--factor {options.factor} and {len(channels)} --channels"
-        return f"{given} disagree: factor 4 has three levels, factor 8 four"
+        levels = "three levels, factor 8 four" if options.plain else "one level, factor 8 two"
+        return f"{given} disagree: factor 4 has {levels}"
     if options.adversarial and options.loss:
         return "--adversarial has a loss of its own: leave out --loss"
     if options.no_perceptual and not options.adversarial:
@@ -82,6 +84,16 @@ def _contradiction(options: argparse.Namespace) -> str | None:
     if (options.batch or BATCH) % options.accumulate:
         return f"--accumulate {options.accumulate} does not divide --batch {options.batch or BATCH}"
     return None
+
+
+def network_of(options: argparse.Namespace) -> VAEConfig:
+    """The network that --factor, --latent-channels, --channels and --plain describe."""
+    named = VAEConfig.course if options.plain else VAEConfig.photos
+    config = named(options.factor or 8, options.latent_channels or 4)
+    if not options.channels:
+        return config
+    groups = math.gcd(*options.channels) // GROUP
+    return replace(config, channels=tuple(options.channels), groups=groups)
 
 
 def as_typed(options: argparse.Namespace) -> str:
@@ -124,10 +136,13 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     add("--factor", type=int, choices=(4, 8), help=words)
     words = "channels of the latent (default 4)"
     add("--latent-channels", type=_number(int, 1), metavar="N", help=words)
-    small, large = (" ".join(map(str, VAEConfig.course(factor).channels)) for factor in (4, 8))
-    words = f"widths of the levels from full resolution down, multiples of {GROUPS} "
-    words += f"(default {small}, or for factor 8 {large})"
+    small, large = (" ".join(map(str, VAEConfig.photos(factor).channels)) for factor in (4, 8))
+    words = f"widths of the levels from the finest down, multiples of {GROUP} "
+    words += f"(default for factor 8: {large}, for factor 4: {small})"
     add("--channels", type=_number(int, 1), nargs="+", metavar="N", help=words)
+    words = "Stable Diffusion's layers alone, so that diffusers loads it without the course: no "
+    words += "patches, and no linear shortcut, so slower and less exact"
+    add("--plain", action="store_true", help=words)
     words = "begin with the network and weights of a file that --export or a run wrote, of a "
     words += "diffusers folder (a VAE or a pipeline), or of such a one on Hugging Face (owner/name)"
     add("--init-from", type=_source, metavar="FILE", help=words)

@@ -18,6 +18,7 @@ CONFIGS = {
     "published": VAEConfig.stable_diffusion(),
 }
 TWO_HEADS = VAEConfig((8, 16, 16), 4, blocks=1, groups=4, heads=2, scaling_factor=0.7)
+PATCHES = VAEConfig((16,), 4, 2, patch=4, linear_shortcut=True, groups=4, quant_conv=False)
 PROMPTS = ["a red dog", "a gray dog"]
 
 

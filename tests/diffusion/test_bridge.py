@@ -87,9 +87,17 @@ def test_both_have_weights_of_their_own():
     assert all(weight.requires_grad for weight in back.parameters())
 
 
-def test_several_heads_are_refused_in_a_sentence():
-    with pytest.raises(CourseError, match="one head and this ConvVAE has 2: use DiffusersVAE"):
-        to_diffusers(ConvVAE(replace(SMALL, heads=2)))
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"heads": 2}, "attends with one head and this ConvVAE has 2: use DiffusersVAE"),
+        ({"patch": 2}, "has no place for patches of pixels, and this ConvVAE has that: use Diff"),
+        ({"linear_shortcut": True}, "no place for a linear shortcut, and this ConvVAE has that"),
+    ],
+)
+def test_what_autoencoder_kl_has_not_is_refused_in_a_sentence(change, words):
+    with pytest.raises(CourseError, match=words):
+        to_diffusers(ConvVAE(replace(SMALL, **change)))
 
 
 @pytest.mark.parametrize(

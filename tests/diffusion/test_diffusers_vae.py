@@ -18,12 +18,12 @@ from helpers import CourseError
 from helpers.diffusers_bridge import DiffusersVAE, from_diffusers, to_diffusers
 from helpers.models.conv_vae import ConvVAE
 from helpers.models.distributions import DiagonalGaussian
-from tests.diffusion.small_models import TWO_HEADS, one_head, pictures, randomised
+from tests.diffusion.small_models import PATCHES, TWO_HEADS, one_head, pictures, randomised
 
 
-@pytest.fixture
-def network() -> ConvVAE:
-    return randomised(ConvVAE(TWO_HEADS))
+@pytest.fixture(params=[TWO_HEADS, PATCHES], ids=["two heads", "patches and linear shortcut"])
+def network(request) -> ConvVAE:
+    return randomised(ConvVAE(request.param))
 
 
 @pytest.fixture
@@ -88,9 +88,9 @@ class TestLikeTheLibrarysModels:
         assert torch.equal(vae(pictures()).sample, vae(pictures()).sample)
         assert torch.equal(draw(1), draw(1)) and not torch.equal(draw(1), draw(2))
 
-    def test_configuration_round_trip(self, vae):
+    def test_configuration_round_trip(self, vae, network):
         again = DiffusersVAE.from_config(vae.config)
-        assert again.config == vae.config and again.network.config == TWO_HEADS
+        assert again.config == vae.config and again.network.config == network.config
         assert json.loads(vae.to_json_string())["attention_heads"] == 2
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)

@@ -19,6 +19,7 @@ from helpers.diffusion.parts import sample
 from helpers.models.conv_vae import ConvVAE
 from tests.conftest import ROOT
 from tests.diffusion.small_models import (
+    PATCHES,
     PROMPTS,
     TWO_HEADS,
     one_head,
@@ -33,7 +34,13 @@ def network() -> ConvVAE:
     return randomised(ConvVAE(TWO_HEADS))
 
 
-@pytest.mark.parametrize("make", [to_diffusers, DiffusersVAE.of], ids=["converted", "adapted"])
+def with_patches(_) -> DiffusersVAE:
+    return DiffusersVAE.of(randomised(ConvVAE(PATCHES)))
+
+
+@pytest.mark.parametrize(
+    "make", [to_diffusers, DiffusersVAE.of, with_patches], ids=["converted", "adapted", "patches"]
+)
 class TestInPipelines:
     def test_image_to_image(self, make):
         parts = pipeline_of(make(one_head())).components

@@ -11,8 +11,10 @@ from helpers.training.history import History
 from tests.data.small_data import noise
 
 FEW = {"train": 24, "validation": 4, "test": 5}
-SMALL = ["--resolution", "16", "--channels", "8", "16", "16"]
-BASE = [*SMALL, "--factor", "4", "--steps", "4", "--batch", "4"]
+SMALL = ["--resolution", "16", "--plain", "--channels", "8", "16", "16"]
+BRIEF = ["--factor", "4", "--steps", "4", "--batch", "4"]
+BASE = [*SMALL, *BRIEF]
+USUAL = ["--resolution", "16", "--channels", "16", *BRIEF]  # patches and a linear shortcut
 
 
 def use(folder: Path, patch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from helpers import train_vae
 from helpers.training import options
-from helpers.training.options import GROUPS, as_typed, parse
+from helpers.training.options import GROUP, as_typed, parse
 
 
 def test_help_says_what_every_option_does(capsys):
@@ -77,8 +77,8 @@ WRONG = {
     "--init-from=": "argument --init-from: the name is empty",
     "--factor 5": "argument --factor: invalid choice: 5",
     "--steps 3 --epochs 2": "not allowed with argument",
-    f"--channels 8 {GROUPS + 1}": f"--channels must be multiples of {GROUPS}",
-    "--channels 8 16 --factor 8": "--factor 8 and 2 --channels disagree",
+    f"--channels 8 {GROUP + 1}": f"--channels must be multiples of {GROUP}",
+    "--channels 8 16 --factor 4": "--factor 4 and 2 --channels disagree",
     "--evaluate": "--evaluate needs --init-from, the weights to measure",
     "--init-from x.safetensors --factor 4": "--init-from brings its network along",
     "--continue --channels 8 16": "--continue brings its network along",

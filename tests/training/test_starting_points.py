@@ -29,6 +29,7 @@ from tests.training.small_training import equal
 
 pytestmark = pytest.mark.slow
 
+SHOWN = ["--resolution", "16", "--channels", "8", "16", "16", "--plain"]  # SMALL, on a card
 SHORT = ["--steps", "2", "--batch", "4", "--precision", "no"]
 
 
@@ -75,7 +76,7 @@ def test_a_stopped_run_can_be_measured_and_exported(stopped, place):
     assert header["resolution"] == 16 and figures["psnr"] > 5
     best = load_vae(stopped / "best.safetensors")[0]
     assert equal(best.half().float(), vae)
-    assert "`python -m helpers.train_vae --resolution 16 --channels 8 16 16 --epochs 3`" in card
+    assert f"`python -m helpers.train_vae {' '.join(SHOWN)} --epochs 3`" in card
     assert "training: up to epoch 1 of a run" in card and str(place) not in card
 
 

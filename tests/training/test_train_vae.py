@@ -40,6 +40,7 @@ from tests.training.small_command import (
     BASE,
     FEW,
     SMALL,
+    USUAL,
     photos,
     refusal,
     use,
@@ -56,18 +57,23 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
+@pytest.fixture(scope="module", params=[BASE, USUAL], ids=["plain", "usual network"])
+def exported(tmp_path_factory, request):
     """What a run with --export leaves: folder, file, model card, figures, and what it printed."""
     folder = tmp_path_factory.mktemp("exported")
     with pytest.MonkeyPatch.context() as patch:
         use(folder, patch)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
-            figures = train_vae.main([*BASE, "--export", "tiny"])
+            figures = train_vae.main([*request.param, "--export", "tiny"])
     file = folder / "build" / "checkpoints" / "tiny.safetensors"
     card = file.with_suffix(".md").read_text(encoding="utf-8")
     return SimpleNamespace(
-        folder=folder, file=file, card=card, figures=figures, printed=printed.getvalue()
+        words=request.param,
+        folder=folder,
+        file=file,
+        card=card,
+        figures=figures,
+        printed=printed.getvalue(),
     )
 
 
@@ -154,7 +160,7 @@ def test_the_model_card_says_how_the_vae_was_made_and_what_its_latents_are(expor
     for i, (mean, std) in enumerate(zip(header["latents_mean"], header["latents_std"])):
         assert f"| {i} | {mean:.4f} | {std:.4f} |" in exported.card
     (command,) = re.findall(r"`python -m helpers.train_vae (.*?)`", exported.card)
-    assert parse(shlex.split(command)) == parse([*BASE, "--export", "tiny"])
+    assert parse(shlex.split(command)) == parse([*exported.words, "--export", "tiny"])
     assert train_vae.report(exported.figures) in exported.card
     assert str(exported.folder) not in exported.card
 
@@ -180,7 +186,7 @@ def test_the_history_has_the_psnr_of_the_filmstrip(exported):
 
 def test_the_same_command_again_finds_the_run_finished(exported, monkeypatch, capsys):
     use(exported.folder, monkeypatch)
-    assert same(train_vae.main(BASE), exported.figures, rel=0.02)  # in float32
+    assert same(train_vae.main(exported.words), exported.figures, rel=0.02)  # in float32
     assert "it is finished and loaded" in capsys.readouterr().out
 
 
@@ -301,7 +307,7 @@ def test_the_defaults(monkeypatch):
     called = without_training(monkeypatch)
     train_vae.main(["--resolution", "16"])
     assert (called["minutes"], called["steps"], called["epochs"]) == (20.0, None, None)
-    assert called["model"].config == VAEConfig.course(8) and called["ema"] == 0.999
+    assert called["model"].config == VAEConfig.photos(8) and called["ema"] == 0.999
     assert called["loss"].keywords["beta"] == 0.1 and len(called["train"]) == FEW["train"]
     stages = called["model"].encoder.stages
     assert not any(stage.checkpointing for stage in stages)
@@ -368,7 +374,7 @@ def test_the_adversarial_recipe_is_the_published_one_and_can_do_without_vgg16(mo
     [
         ("--resolution 30", "30×30 does not divide by 8: a height of 24 or 32"),
         ("--resolution 30 --factor 4", "30×30 does not divide by 4: a height of 28 or 32"),
-        ("--resolution 20 --channels 8 8 8 8", "20×20 does not divide by 8"),
+        ("--resolution 20 --plain --channels 8 8 8 8", "20×20 does not divide by 8"),
         ("--resolution 8", "8 pixels are too small to be measured: take 11 or more"),
         ("--latent-channels 49 --factor 4", "49 latent channels compress nothing"),
         ("--init-from nowhere.safetensors", "there is no file nowhere.safetensors"),
