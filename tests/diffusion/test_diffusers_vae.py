@@ -91,7 +91,7 @@ class TestLikeTheLibrarysModels:
     def test_configuration_round_trip(self, vae, network):
         again = DiffusersVAE.from_config(vae.config)
         assert again.config == vae.config and again.network.config == network.config
-        assert json.loads(vae.to_json_string())["attention_heads"] == 2
+        assert json.loads(vae.to_json_string())["attention_heads"] == network.config.heads
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
     def test_save_and_load(self, vae, tmp_path, dtype):
