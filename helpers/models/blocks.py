@@ -1,4 +1,4 @@
-"""The five blocks that Stable Diffusion's autoencoder is made of (notebook 8).
+"""The five blocks that Stable Diffusion's autoencoder is made of (notebook 7).
 
 Feature maps are (B, C, H, W), tokens (B, T, C).  Rombach et al. 2022; the numbers (eps, padding,
 order of the layers) are those of CompVis/latent-diffusion, ldm/modules/diffusionmodules/model.py.
@@ -48,6 +48,14 @@ class ResBlock(nn.Module):
         return self.shortcut(x) + h
 
 
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """softmax(q kᵀ / √d) v: what each of the T tokens takes from all of them, (…, T, d).
+
+    Computed in tiles where there is a kernel for that: the (T, T) weights are never in memory.
+    """
+    return F.scaled_dot_product_attention(q, k, v)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention over tokens (B, T, C) → (B, T, C).
 
@@ -72,7 +80,7 @@ class SelfAttention(nn.Module):
         q = self.split(self.q(tokens))  # (B, heads, T, C/heads)
         k = self.split(self.k(tokens))
         v = self.split(self.v(tokens))
-        mixed = F.scaled_dot_product_attention(q, k, v)  # never holds the (T, T) weights in memory
+        mixed = attend(q, k, v)
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, heads, T, C/heads) → (B, T, C)
 
     def weights(self, tokens: torch.Tensor) -> torch.Tensor:

@@ -162,8 +162,10 @@ class Encoder(nn.Module):
         channels = config.channels
         inputs = (channels[0], *channels[:-1])
         last = len(channels) - 1
-        self.patch = config.patch
-        self.conv_in = nn.Conv2d(3 * config.patch**2, channels[0], 3, padding=1)
+        if config.patch == 1:
+            self.conv_in = nn.Conv2d(3, channels[0], 3, padding=1)
+        else:
+            self.conv_in = nn.Conv2d(3, channels[0], config.patch, stride=config.patch)
         self.stages = nn.ModuleList(
             Stage(a, b, config.blocks, config.groups, Downsample(b) if level < last else None)
             for level, (a, b) in enumerate(zip(inputs, channels, strict=True))
@@ -173,8 +175,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(channels[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        patches = F.pixel_unshuffle(x, self.patch)  # (B, 3·p², H/p, W/p)
-        h = self.conv_in(patches)  # (B, C0, H/p, W/p)
+        h = self.conv_in(x)  # (B, C0, H/patch, W/patch)
         for stage in self.stages:
             h = stage(h)  # half the height and width, but for the last one
         h = self.mid(h)  # (B, Cn, H/f, W/f)
@@ -192,7 +193,6 @@ class Decoder(nn.Module):
         channels = config.channels[::-1]
         inputs = (channels[0], *channels[:-1])
         last = len(channels) - 1
-        self.patch = config.patch
         self.conv_in = nn.Conv2d(config.latent_channels, channels[0], 3, padding=1)
         self.mid = MidBlock(config)
         self.stages = nn.ModuleList(
@@ -200,14 +200,16 @@ class Decoder(nn.Module):
             for level, (a, b) in enumerate(zip(inputs, channels, strict=True))
         )
         self.norm_out = group_norm(channels[-1], config.groups)
-        self.conv_out = nn.Conv2d(channels[-1], 3 * config.patch**2, 3, padding=1)
+        if config.patch == 1:
+            self.conv_out = nn.Conv2d(channels[-1], 3, 3, padding=1)
+        else:
+            self.conv_out = nn.ConvTranspose2d(channels[-1], 3, config.patch, stride=config.patch)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         h = self.mid(self.conv_in(z))  # (B, Cn, H/f, W/f)
         for stage in self.stages:
             h = stage(h)  # twice the height and width, but for the last one
-        patches = self.conv_out(F.silu(self.norm_out(h)))  # (B, 3·p², H/p, W/p)
-        return F.pixel_shuffle(patches, self.patch)  # (B, 3, H, W)
+        return self.conv_out(F.silu(self.norm_out(h)))  # (B, 3, H, W)
 
 
 class ConvVAE(nn.Module):
