@@ -52,7 +52,7 @@ from helpers.env import (
 )
 from helpers.metrics.images import BlockPCA, measure_reconstructions
 from helpers.metrics.latents import LatentStatistics, latent_statistics
-from helpers.models.conv_vae import ConvVAE
+from helpers.models.conv_vae import ConvVAE, is_autoencoder_kl
 from helpers.results import describe_device
 from helpers.rng import seed_everything
 from helpers.training.filmstrip import Filmstrip
@@ -198,7 +198,7 @@ def export(
     if library:
         from helpers.diffusers_bridge import DiffusersVAE, to_diffusers
 
-        alone = vae.config.is_autoencoder_kl
+        alone = is_autoencoder_kl(vae.config)
         autoencoder = to_diffusers(vae, size) if alone else DiffusersVAE.of(vae, size)
         if not told["frozen"]:
             autoencoder.half()
@@ -237,7 +237,8 @@ def run(options: argparse.Namespace) -> dict | None:
     done = ""
     if not options.evaluate:
         if vae.linear and not header:
-            vae.start_as(BlockPCA(training, vae.config.factor, vae.config.latent_channels))
+            pca = BlockPCA(training, vae.config.factor, vae.config.latent_channels)
+            vae.linear.start_as(pca)
         larger = training
         if options.crop_from > 1:
             larger = load_split(options, round(options.crop_from * size), "train", quietly=True)

@@ -1,4 +1,4 @@
-"""The five blocks that Stable Diffusion's autoencoder is made of (notebook 7).
+"""The five blocks that Stable Diffusion's autoencoder is made of (notebook 8).
 
 Feature maps are (B, C, H, W), tokens (B, T, C).  Rombach et al. 2022; the numbers (eps, padding,
 order of the layers) are those of CompVis/latent-diffusion, ldm/modules/diffusionmodules/model.py.
@@ -48,14 +48,6 @@ class ResBlock(nn.Module):
         return self.shortcut(x) + h
 
 
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """softmax(q kᵀ / √d) v: what each of the T tokens takes from all of them, (…, T, d).
-
-    Computed in tiles where there is a kernel for that: the (T, T) weights are never in memory.
-    """
-    return F.scaled_dot_product_attention(q, k, v)
-
-
 class SelfAttention(nn.Module):
     """Multi-head self-attention over tokens (B, T, C) → (B, T, C).
 
@@ -80,7 +72,7 @@ class SelfAttention(nn.Module):
         q = self.split(self.q(tokens))  # (B, heads, T, C/heads)
         k = self.split(self.k(tokens))
         v = self.split(self.v(tokens))
-        mixed = attend(q, k, v)
+        mixed = F.scaled_dot_product_attention(q, k, v)  # never holds the (T, T) weights in memory
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, heads, T, C/heads) → (B, T, C)
 
     def weights(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -152,14 +144,23 @@ class LinearShortcut(nn.Module):
         self.decode = nn.ConvTranspose2d(latent_channels, 3, factor, stride=factor)
 
     @torch.no_grad()
-    def start_as(self, mean: torch.Tensor, axes: torch.Tensor, variances: torch.Tensor) -> None:
-        """Become a PCA of blocks; each code then has variance 1 over the blocks it was fitted to.
+    def lead(self, last_encoder: nn.Conv2d, last_decoder: nn.Module) -> "LinearShortcut":
+        """Make the last layers of the deep networks small: they begin as corrections of this."""
+        last_encoder.weight[: self.encode.out_channels] *= 0.1  # the means
+        nn.init.zeros_(last_decoder.weight)
+        nn.init.zeros_(last_decoder.bias)
+        return self
 
-        mean (3·f²,), axes (3·f², latent_channels), variances (latent_channels,) of blocks that
-        `F.unfold` cut out of pictures of the same range.
+    @torch.no_grad()
+    def start_as(self, pca) -> None:
+        """Become a `BlockPCA` of pictures in [0, 1], here in [-1, 1]; the largest axis comes first.
+
+        Each code then has variance 1 over the blocks that the PCA was fitted to.
         """
+        axes = pca.axes.flip(1)  # (3·f², latent_channels)
+        mean = 2 * pca.mean - 1
+        sd = 2 * pca.variances.flip(0).clamp_min(1e-12).sqrt()
         shape = self.encode.weight.shape  # (latent, 3, f, f), in both convolutions
-        sd = variances.clamp_min(1e-12).sqrt()
         self.encode.weight.copy_((axes / sd).T.reshape(shape))
         self.encode.bias.copy_(-(mean @ axes) / sd)
         self.decode.weight.copy_((axes * sd).T.reshape(shape))

@@ -58,6 +58,9 @@ class VAEConfig:
     scaling_factor: float = 1.0
     pipeline: dict = field(default_factory=dict)
 
+    def __post_init__(self):
+        object.__setattr__(self, "channels", tuple(self.channels))  # a file's header has a list
+
     @classmethod
     def stable_diffusion(cls) -> "VAEConfig":
         """kl-f8, the autoencoder of Stable Diffusion 1 and 2: 83,653,863 parameters."""
@@ -71,28 +74,28 @@ class VAEConfig:
             raise CourseError(f"factor is {factor}; VAEConfig.course has 4 and 8.")
         return cls(widths[factor], latent_channels, blocks=1, groups=widths[factor][0] // 4)
 
-    @classmethod
-    def photos(cls, factor: int = 8, latent_channels: int = 4) -> "VAEConfig":
-        """What reconstructs photographs best in minutes; factor: 4 or 8.
-
-        All work is done on patches of 4×4 pixels, beside a linear shortcut, and without attention,
-        which costs more than it brings at this size.  Notebook 8 measures each change.
-        """
-        widths = {4: (64,), 8: (64, 128)}
-        if factor not in widths:
-            raise CourseError(f"factor is {factor}; VAEConfig.photos has 4 and 8.")
-        network = cls(widths[factor], latent_channels, blocks=1, patch=4, groups=16)
-        return replace(network, mid_attention=False, quant_conv=False, linear_shortcut=True)
-
     @property
     def factor(self) -> int:
         """How many times smaller the latent is than the image, along each side."""
         return self.patch * 2 ** (len(self.channels) - 1)
 
-    @property
-    def is_autoencoder_kl(self) -> bool:
-        """Whether diffusers' AutoencoderKL can be such a network."""
-        return self.heads == 1 and self.patch == 1 and not self.linear_shortcut
+
+def photo_config(factor: int = 8, latent_channels: int = 4) -> VAEConfig:
+    """What reconstructs photographs best in minutes; factor: 4 or 8.
+
+    All work is done on patches of 4×4 pixels, beside a linear shortcut, and without attention,
+    which costs more than it brings at this size.
+    """
+    widths = {4: (64,), 8: (64, 128)}
+    if factor not in widths:
+        raise CourseError(f"factor is {factor}; photo_config has 4 and 8.")
+    network = VAEConfig(widths[factor], latent_channels, blocks=1, patch=4, groups=16)
+    return replace(network, mid_attention=False, quant_conv=False, linear_shortcut=True)
+
+
+def is_autoencoder_kl(config: VAEConfig) -> bool:
+    """Whether diffusers' AutoencoderKL can be such a network."""
+    return config.heads == 1 and config.patch == 1 and not config.linear_shortcut
 
 
 def check_size(x: torch.Tensor, factor: int) -> None:
@@ -211,7 +214,21 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(h)))  # (B, 3, H, W)
 
 
-class ConvVAE(nn.Module):
+class GradientCheckpointing:
+    """What a network of an `encoder` and a `decoder` needs to be trained with less memory."""
+
+    def set_gradient_checkpointing(self, on: bool = True, function: Callable = RECOMPUTE):
+        """Keep only each residual block's input for the backward pass and compute the rest again.
+
+        Less memory in training, about a third more time, the same gradients.
+        function(block, x): how that is done.
+        """
+        for stage in (*self.encoder.stages, *self.decoder.stages):
+            stage.checkpointing = function if on else None
+        return self
+
+
+class ConvVAE(GradientCheckpointing, nn.Module):
     """Convolutional VAE with attention in the middle; made of a VAEConfig, or of its fields.
 
     encode: images (B, 3, H, W) in [0, 1] → DiagonalGaussian over (B, latent_channels, H/f, W/f),
@@ -222,39 +239,25 @@ class ConvVAE(nn.Module):
     def __init__(self, config: VAEConfig | None = None, **fields):
         super().__init__()
         config = replace(config or VAEConfig.course(), **fields)
-        config = replace(config, channels=tuple(config.channels))  # a file's header has a list
         self.config = config
-        latent = config.latent_channels
+        latent, quant = config.latent_channels, config.quant_conv
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        quant_conv = config.quant_conv
-        self.to_moments = nn.Conv2d(2 * latent, 2 * latent, 1) if quant_conv else nn.Identity()
-        self.from_latent = nn.Conv2d(latent, latent, 1) if quant_conv else nn.Identity()
-        last = self.to_moments if quant_conv else self.encoder.conv_out
-
+        self.to_moments = nn.Conv2d(2 * latent, 2 * latent, 1) if quant else nn.Identity()
+        self.from_latent = nn.Conv2d(latent, latent, 1) if quant else nn.Identity()
+        last = self.to_moments if quant else self.encoder.conv_out
         # posteriors begin narrow, σ = 0.05: decoding pure noise teaches nothing
         nn.init.constant_(last.bias[latent:], -6.0)
 
-        self.linear = None
-        if config.linear_shortcut:
-            self.linear = LinearShortcut(config.factor, latent)
-            last.weight.data[:latent] *= 0.1  # the network begins as little more than its shortcut
-            nn.init.zeros_(self.decoder.conv_out.weight)
-            nn.init.zeros_(self.decoder.conv_out.bias)
-
-    def start_as(self, linear) -> "ConvVAE":
-        """Begin as a linear code: the shortcut becomes this `BlockPCA`, the largest axis first."""
-        if self.linear is None:
-            raise CourseError("It has no linear shortcut: take VAEConfig(linear_shortcut=True).")
-        axes, variances = linear.axes.flip(1), linear.variances.flip(0)
-        self.linear.start_as(2 * linear.mean - 1, axes, 4 * variances)  # from [0, 1] to [-1, 1]
-        return self
+        linear = LinearShortcut(config.factor, latent) if config.linear_shortcut else None
+        self.linear = linear and linear.lead(last, self.decoder.conv_out)
 
     def encode(self, x: torch.Tensor) -> DiagonalGaussian:
         check_size(x, self.config.factor)
         pixels = 2 * x - 1
-        moments = self.to_moments(self.encoder(pixels))  # (B, 2·latent, H/f, W/f)
-        mean, logvar = moments.chunk(2, dim=1)  # 2 × (B, latent, H/f, W/f)
+        mean, logvar = self.to_moments(self.encoder(pixels)).chunk(
+            2, dim=1
+        )  # (B, latent, H/f, W/f)
         if self.linear:
             mean = mean + self.linear.encode(pixels)
         return DiagonalGaussian(mean, logvar)
@@ -269,18 +272,6 @@ class ConvVAE(nn.Module):
         posterior = self.encode(x)
         z = posterior.sample(generator)
         return VAEOutput(self.decode(z), posterior, z)
-
-    def set_gradient_checkpointing(
-        self, on: bool = True, function: Callable = RECOMPUTE
-    ) -> "ConvVAE":
-        """Keep only each residual block's input for the backward pass and compute the rest again.
-
-        Less memory in training, about a third more time, the same gradients.
-        function(block, x): how that is done.
-        """
-        for stage in (*self.encoder.stages, *self.decoder.stages):
-            stage.checkpointing = function if on else None
-        return self
 
 
 def image_loss(

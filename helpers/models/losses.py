@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from helpers import CourseError
 from helpers.models.distributions import VAEOutput, at_least_float32
@@ -76,13 +75,3 @@ def negative_elbo(
     reconstruction = nll(output.decoded, x)
     kl = output.posterior.kl()
     return {"loss": reconstruction + beta * kl, "reconstruction": reconstruction, "kl": kl}
-
-
-def equivariance_error(model: nn.Module, z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of what model.decode makes of the shrunken z against the shrunken x: (B,).
-
-    z: latents (B, C, h, w) of x (B, 3, H, W), both shrunk to half.  EQ-VAE, Kouzelis et al. 2025.
-    """
-    small = F.interpolate(z, scale_factor=0.5, mode="area")  # (B, C, h/2, w/2)
-    wanted = F.interpolate(x, scale_factor=0.5, mode="area")  # (B, 3, H/2, W/2)
-    return (model.decode(small).float() - wanted).square().flatten(1).mean(1)

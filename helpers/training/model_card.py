@@ -5,7 +5,7 @@ from pathlib import Path
 
 from helpers.env import write_file
 from helpers.metrics.latents import LatentStatistics
-from helpers.models.conv_vae import ConvVAE
+from helpers.models.conv_vae import ConvVAE, is_autoencoder_kl
 from helpers.training.checkpoints import save_model
 
 
@@ -38,7 +38,7 @@ A convolutional VAE for images of {size}×{size} pixels.
 To use it in the folder of this file, with the course's folder in `PYTHONPATH`:
 
 ```python
-from helpers.models.conv_vae import ConvVAE
+from helpers.models.conv_vae import ConvVAE, is_autoencoder_kl
 from helpers.training.checkpoints import load_weights, read_tensors
 
 model = ConvVAE(**read_tensors("{name}.safetensors")[1]["config"]).eval()
@@ -109,7 +109,7 @@ def export_vae(
     told |= {"latents_mean": mean, "latents_std": std, "freeze": "encoder" if frozen else None}
     path = save_model(name, vae, half=not frozen, **told)
 
-    folder = LIBRARY if vae.config.is_autoencoder_kl else ADAPTER
+    folder = LIBRARY if is_autoencoder_kl(vae.config) else ADAPTER
     precision = "float32; the encoder and its scaling factor are those that it began with"
     rows = [f"| {i} | {m:.4f} | {s:.4f} |" for i, (m, s) in enumerate(zip(mean, std))]
     card = CARD.format(

@@ -12,7 +12,7 @@ from pathlib import Path
 from accelerate.utils import is_tensorboard_available
 
 from helpers.env import PLAIN_NAME
-from helpers.models.conv_vae import VAEConfig
+from helpers.models.conv_vae import VAEConfig, photo_config
 from helpers.models.losses import calibrated_gaussian_nll, gaussian_nll, laplace_nll
 from helpers.training.loop import PRECISIONS
 
@@ -88,7 +88,7 @@ def _contradiction(options: argparse.Namespace) -> str | None:
 
 def network_of(options: argparse.Namespace) -> VAEConfig:
     """The network that --factor, --latent-channels, --channels and --plain describe."""
-    named = VAEConfig.course if options.plain else VAEConfig.photos
+    named = VAEConfig.course if options.plain else photo_config
     config = named(options.factor or 8, options.latent_channels or 4)
     if not options.channels:
         return config
@@ -136,7 +136,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     add("--factor", type=int, choices=(4, 8), help=words)
     words = "channels of the latent (default 4)"
     add("--latent-channels", type=_number(int, 1), metavar="N", help=words)
-    small, large = (" ".join(map(str, VAEConfig.photos(factor).channels)) for factor in (4, 8))
+    small, large = (" ".join(map(str, photo_config(factor).channels)) for factor in (4, 8))
     words = f"widths of the levels from the finest down, multiples of {GROUP} "
     words += f"(default for factor 8: {large}, for factor 4: {small})"
     add("--channels", type=_number(int, 1), nargs="+", metavar="N", help=words)

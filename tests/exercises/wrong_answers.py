@@ -7,7 +7,6 @@ WRONG = {"exercise": [("code that defines the stub's name", "piece of its senten
 from tests.exercises import (
     wrong_autoencoder,
     wrong_conv_attention_vae_dogs,
-    wrong_convolutions_and_attention,
     wrong_diffusers_integration,
     wrong_mlp_vae_mnist,
     wrong_tiny_stable_diffusion,
@@ -20,7 +19,6 @@ WRONG: dict[str, list[tuple[str, str]]] = {
     **wrong_mlp_vae_mnist.WRONG,
     **wrong_using_the_latent_space.WRONG,
     **wrong_vae_variants.WRONG,
-    **wrong_convolutions_and_attention.WRONG,
     **wrong_conv_attention_vae_dogs.WRONG,
     **wrong_diffusers_integration.WRONG,
     **wrong_tiny_stable_diffusion.WRONG,

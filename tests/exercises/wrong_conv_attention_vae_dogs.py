@@ -1,6 +1,53 @@
 """The wrong answers to notebook 8's exercises; `tests.exercises.wrong_answers` says how."""
 
 
+def parameters(formula: str) -> str:
+    return f"def conv_parameters(inputs, outputs, kernel): return {formula}"
+
+
+def field(start: int, step: str) -> str:
+    return f"""
+def receptive_field(layers):
+    seen, jump = {start}, 1
+    for kernel, stride in layers:
+        {step}
+    return seen
+"""
+
+
+def normalised(shape: str, dims: str, correction: int = 0) -> str:
+    return f"""
+def normalise_groups(x, groups):
+    g = x.reshape({shape})
+    mean = g.mean({dims}, keepdim=True)
+    var = g.var({dims}, correction={correction}, keepdim=True)
+    return ((g - mean) / (var + 1e-6).sqrt()).reshape(x.shape)
+"""
+
+
+def attention(formula: str) -> str:
+    return f"""
+def attend(q, k, v):
+    scores, tokens, d = q @ k.transpose(1, 2), q.shape[1], q.shape[2]
+    scaled = scores / math.sqrt(d)
+    return {formula}
+"""
+
+
+def trace(
+    shape: str = "(c, height // s, width // s)",
+    sides: str = "1, *f, f[-1]",
+    last: str = "2 * latent",
+) -> str:
+    return f"""
+def shape_trace(config, height, width):
+    n, latent = len(config.channels), config.latent_channels
+    f = [2 ** min(i + 1, n - 1) for i in range(n)]  # 2, 4, 4
+    widths = [config.channels[0], *config.channels, {last}]
+    return [{shape} for c, s in zip(widths, [{sides}])]
+"""
+
+
 def nats(formula: str) -> str:
     return f"def weight_in_nats(weight, values, mse): return {formula}"
 
@@ -32,183 +79,79 @@ def my_dog_vae(train):
 """
 
 
-UNSCALED = """
-class Linear(ConvVAE):
-    def decode(self, z):
-        return 2 * super().decode(z) - 1
-
-def my_dog_vae(train):
-    model = Linear(VAEConfig.photos(4)).start_as(BlockPCA(train, 4, 4))
-    loss = lambda m, batch, generator: {
-        "loss": ((m(batch["images"]).decoded + 1) / 2 - batch["images"]).square().mean((1, 2, 3))
-    }
-    fit(model, loss, train, steps=150, batch_size=8, lr=5e-3)
-    return model
-"""
-LINEAR = """
-def my_dog_vae(train):
-    model = ConvVAE(VAEConfig.photos(4)).start_as(BlockPCA(train, 4, 4))
-    nn.init.zeros_(model.encoder.conv_out.weight)
-    return model
-"""
-
-
-def linear(
-    weight: str = "(axes / sd).T",
-    bias: str = "-(mean @ axes) / sd",
-    back: str = "(axes * sd).T",
-    colour: str = "mean.view(3, -1).mean(1)",
-) -> str:
-    return f"""
-class LinearShortcut(nn.Module):
-    def __init__(self, factor, latent_channels):
-        super().__init__()
-        self.encode = nn.Conv2d(3, latent_channels, factor, stride=factor)
-        self.decode = nn.ConvTranspose2d(latent_channels, 3, factor, stride=factor)
-
-    @torch.no_grad()
-    def start_as(self, mean, axes, variances):
-        shape = self.encode.weight.shape
-        sd = variances.sqrt()
-        self.encode.weight.copy_(({weight}).reshape(shape))
-        self.encode.bias.copy_({bias})
-        self.decode.weight.copy_(({back}).reshape(shape))
-        self.decode.bias.copy_({colour})
-"""
-
-
-def vae(
-    mean: str = "mean + self.linear.encode(p) if self.linear else mean",
-    moments: str = "self.to_moments(self.encoder(p))",
-    logvar: str = "logvar",
-    decoded: str = "self.decoder(self.from_latent(z))",
-    result: str = "((d + self.linear.decode(z) if self.linear else d) + 1) / 2",
-    posterior: str = "DiagonalGaussian(mean, logvar)",
-    sizes: str = "check_size(x, self.config.factor)",
-) -> str:
-    return f"""
-class ConvVAE(conv_vae.ConvVAE):
-    def start_as(self, linear):
-        return super().start_as(linear)
-
+THUMBNAIL = """
+class Thumbnail(ConvVAE):
     def encode(self, x):
-        {sizes}
-        p = 2 * x - 1
-        mean, logvar = {moments}.chunk(2, dim=1)
-        mean = {mean}
-        return {posterior}
+        small = F.interpolate(x, size=9, mode="area")
+        return DiagonalGaussian(small, torch.full_like(small, -20))
 
     def decode(self, z):
-        d = {decoded}
-        return {result}
+        return 2 * F.interpolate(z, size=32, mode="bicubic").clamp(0, 1) - 1
 
-    def forward(self, x, generator=None):
-        posterior = self.encode(x)
-        z = posterior.sample(generator)
-        return VAEOutput(self.decode(z), posterior, z)
-
-    def set_gradient_checkpointing(self, on=True, function=RECOMPUTE):
-        return super().set_gradient_checkpointing(on, function)
+def my_dog_vae(train):
+    return Thumbnail(VAEConfig.course(4))
 """
-
-
-def hinge(formula: str) -> str:
-    return f"""
-def hinge_loss(real, fake):
-    a, b = (1 - real).flatten(1), (1 + fake).flatten(1)
-    return {formula}
-"""
-
-
-def equivariance(formula: str, mode: str = "area", result: str = "return") -> str:
-    return f"""
-def equivariance_error(model, z, x):
-    shrink = lambda t: F.interpolate(t, scale_factor=0.5, mode={mode!r})
-    {result} {formula}
-"""
-
 
 WRONG: dict[str, list[tuple[str, str]]] = {
-    "linear_shortcut": [
-        (linear(bias="torch.zeros_like(sd)"), "The mean stays in the code"),
-        (linear(bias="(mean @ axes) / sd"), "the wrong sign"),
-        (linear("axes.T", "-(mean @ axes)"), "The codes have the axes' variances"),
-        (linear("axes.T"), "and the weights are not"),
-        (linear(bias="-(mean @ axes)"), "Divide the bias by the standard deviation"),
-        (linear("(axes / variances).T", "-(mean @ axes) / variances"), "divide by its root"),
-        (linear("(axes / sd).flip(0).T"), "The code of a block should be"),
-        (linear(colour="torch.zeros(3)"), "lacks the mean"),
-        (linear(back="axes.T"), "nothing is multiplied by"),
-        (linear(back="(axes / sd).T"), "On the way back multiply"),
-        (linear(back="(axes * sd).flip(0).T"), "The way back should be"),
+    "conv_parameters": [
+        (parameters("inputs * outputs * kernel**2"), "left out the bias"),
+        (parameters("inputs * outputs * kernel + outputs"), "as high as it is wide"),
+        (parameters("inputs * outputs * kernel**2 + inputs"), "for each input channel"),
+        (parameters("outputs * kernel**2 + outputs"), "one filter in all"),
+        (parameters("550"), "and you say 550"),
+        ("def conv_parameters(inputs, outputs, kernel): inputs * outputs", "returns nothing"),
     ],
-    "conv_vae": [
-        (vae(moments="self.to_moments(self.encoder(x))"), "The encoder sees pixels"),
-        (vae(posterior="DiagonalGaussian(logvar, mean)"), "have changed places"),
-        (vae(moments="self.encoder(p)"), "`to_moments` is missing"),
-        (vae(mean="mean"), "add self.linear.encode(pixels)"),
-        (vae(mean="mean + self.linear.encode(x) if self.linear else mean"), "in [-1, 1], too"),
-        (vae(posterior="mean, logvar"), "should return DiagonalGaussian"),
-        (vae(posterior="DiagonalGaussian(mean, logvar + 1)"), "should stay the encoder's"),
-        (vae(decoded="self.decoder(z)"), "`from_latent` is missing"),
-        (vae(result="d + self.linear.decode(z) if self.linear else d"), "add 1 and halve"),
-        (vae(result="(d + 1) / 2"), "add self.linear.decode(z)"),
+    "receptive_field": [
         (
-            vae(result="(d + 1) / 2 + (self.linear.decode(z) if self.linear else 0)"),
-            "before you go from [-1, 1]",
+            "def receptive_field(layers): return sum(kernel for kernel, _ in layers)",
+            "windows overlap",
         ),
+        (field(1, "seen += kernel - 1"), "left the strides out"),
         (
-            vae(result="(((d + self.linear.decode(z) if self.linear else d) + 1) / 2).clamp(0, 1)"),
-            "Do not clamp",
+            field(0, "seen, jump = seen + (kernel - 1) * jump, jump * stride"),
+            "One pixel is missing",
         ),
-        (vae(sizes="pass"), "should begin with check_size"),
+        (field(1, "jump *= stride; seen += (kernel - 1) * jump"), "own stride"),
+        (field(1, "seen = (seen - 1) * stride + kernel"), "from the last layer"),
+        (
+            field(1, "seen, jump = seen + (kernel - 1) * jump, jump + stride - 1"),
+            "(5, 2), (3, 1)] reaches 24",
+        ),
+        (field(24, "pass"), "[(3, 1)] reaches 3"),
     ],
-    "hinge_loss": [
-        (hinge("F.relu(a).mean(1) + F.relu(b).mean(1)"), "Half of it"),
+    "normalise_groups": [
+        (normalised("*x.shape[:2], -1", "2"), "each channel alone"),
+        (normalised("len(x), -1", "1"), "all channels together"),
+        (normalised("len(x), -1, groups, *x.shape[2:]", "(2, 3, 4)"), "groups of `groups`"),
+        (normalised("len(x), groups, -1", "(0, 2)"), "over the batch too"),
+        (normalised("len(x), groups, -1", "2", correction=1), "divided by n − 1"),
+        (normalised("len(x), -1, groups", "1"), "PyTorch's first value"),
         (
-            "def hinge_loss(real, fake): return 0.5 * (F.relu(1 - fake).flatten(1).mean(1) "
-            "+ F.relu(1 + real).flatten(1).mean(1))",
-            "Real and fake have changed places",
+            "def normalise_groups(x, groups): return F.group_norm(x, groups)",
+            "Right but for a nearly flat",
         ),
-        (hinge("0.5 * (F.relu(a).sum(1) + F.relu(b).sum(1))"), "you added them"),
-        (hinge("0.5 * (a.mean(1) + b.mean(1))"), "earns nothing more"),
-        (hinge("0.5 * (F.relu(a - 1).mean(1) + F.relu(b - 1).mean(1))"), "The margin of 1"),
-        (hinge("0.5 * (F.relu(a).mean() + F.relu(b).mean())"), "One number per image"),
-        (hinge("0.5 * (F.relu(a) + F.relu(b))"), "should have shape"),
-        (hinge("F.softplus(a).mean(1)"), "The first is"),
     ],
-    "equivariance_error": [
+    "attend": [
+        (attention("scores.softmax(2) @ v"), "forgot to divide"),
+        (attention("(scores / math.sqrt(tokens)).softmax(2) @ v"), "divided by √T"),
+        (attention("(scores / d).softmax(2) @ v"), "divided by d"),
+        (attention("scaled.softmax(1) @ v"), "the wrong axis"),
+        (attention("scaled.transpose(1, 2).softmax(2) @ v"), "keys ask"),
+        (attention("scaled @ v"), "bare scores"),
+        (attention("scaled.softmax(0) @ v"), "PyTorch's first value"),
+        (attention("scaled.exp() / scaled.exp().sum(2, keepdim=True) @ v"), "exp overflows"),
+        (attention("scaled.softmax(2)"), "should have shape"),
+    ],
+    "shape_trace": [
+        (trace(sides="1, *f[:-1], 2 * f[-1], 2 * f[-1]"), "last stage does not halve"),
+        (trace("(c, width // s, height // s)"), "swapped height and width"),
+        (trace(last="latent"), "a mean and a log-variance"),
+        (trace("(c, height / s, width / s)"), "halve with //"),
+        (trace(sides="1, *f"), "conv_in, 3 stages and conv_out"),
+        (trace(sides="1, 1, *f"), "the real stage 1 gives"),
         (
-            equivariance("(shrink(model.decode(z)) - shrink(x)).square().flatten(1).mean(1)"),
-            "You shrank the decoded picture",
-        ),
-        (
-            equivariance(
-                "(model.decode(shrink(z)) - shrink(x)).square().flatten(1).mean(1)", "nearest"
-            ),
-            "You dropped three values",
-        ),
-        (
-            equivariance("(model.decode(shrink(z)) - shrink(x)).abs().flatten(1).mean(1)"),
-            "Squared errors",
-        ),
-        (
-            equivariance("(model.decode(shrink(z)) - shrink(x)).square().flatten(1).sum(1)"),
-            "you added them",
-        ),
-        (
-            equivariance("(model.decode(shrink(z)) - shrink(x)).square().mean()"),
-            "One number per image",
-        ),
-        (
-            equivariance(
-                "(model.decode(shrink(z.detach())) - shrink(x)).square().flatten(1).mean(1)"
-            ),
-            "No gradient reaches",
-        ),
-        (
-            equivariance("(model.decode(z) - x).square().flatten(1).mean(1)"),
-            "The first is",
+            "def shape_trace(config, height, width): return config.latent_channels",
+            "should be a list of shapes",
         ),
     ],
     "weight_in_nats": [
@@ -236,14 +179,12 @@ WRONG: dict[str, list[tuple[str, str]]] = {
         (block("s + self.scale.item() * h"), "gets no gradient"),
         (block("s + self.scale * (h - bias) + bias"), "the bias of conv2"),
         (block("x", base="nn.Module"), "layers are missing"),
-        (block("s + self.scale * h"), "every gradient is 0, for ever"),
     ],
     "my_dog_vae": [
         (untrained("model.to_moments.weight.zero_()"), "the noise is wider"),
-        (untrained("model.to_moments.bias[4:] = -20"), "Not yet better than a linear code"),
+        (untrained("model.to_moments.bias[4:] = -20"), "Not yet better than a thumbnail"),
         (untrained("model.to_moments.bias[8:] = -20", channels=8), "a twelfth"),
         (untrained("model.eval()", returned=""), "Return the trained model"),
-        (LINEAR, "Begin with it, or train longer"),
-        (UNSCALED, "Your decoder's pixels are in [-1, 1]"),
+        (THUMBNAIL, "Your decoder's pixels are in [-1, 1]"),
     ],
 }

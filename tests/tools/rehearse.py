@@ -104,10 +104,14 @@ def pretend(device) -> None:
 
 def run_one(path: Path) -> str:
     """Run all cells of a notebook in this process; what went wrong, or nothing."""
-    import torch_xla
-    import torch_xla.experimental
+    import torch
     from IPython.core.interactiveshell import InteractiveShell
 
+    gru = torch.nn.GRU
+    import torch_xla
+    import torch_xla.experimental
+
+    torch.nn.GRU = gru  # with that of torch_xla, which scans, the process ends without a word
     torch_xla.experimental.eager_mode(True)  # else it compiles every step of a training anew
     device = torch_xla.device()
     pretend(device)

@@ -27,7 +27,7 @@ from helpers.data.splits import split_of
 from helpers.env import ROOT
 from helpers.metrics.images import measure_reconstructions
 from helpers.metrics.latents import latent_statistics
-from helpers.models.conv_vae import ConvVAE, VAEConfig
+from helpers.models.conv_vae import ConvVAE, photo_config
 from helpers.models.discriminator import VAEGAN
 from helpers.models.losses import gaussian_nll
 from helpers.models.mlp_vae import MLPVAE
@@ -307,7 +307,7 @@ def test_the_defaults(monkeypatch):
     called = without_training(monkeypatch)
     train_vae.main(["--resolution", "16"])
     assert (called["minutes"], called["steps"], called["epochs"]) == (20.0, None, None)
-    assert called["model"].config == VAEConfig.photos(8) and called["ema"] == 0.999
+    assert called["model"].config == photo_config(8) and called["ema"] == 0.999
     assert called["loss"].keywords["beta"] == 0.1 and len(called["train"]) == FEW["train"]
     stages = called["model"].encoder.stages
     assert not any(stage.checkpointing for stage in stages)
