@@ -1,15 +1,18 @@
 """ConvVAE: the published architecture, its pixels, its memory, and what it says to wrong sizes."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from helpers import CourseError
+from helpers.data.image_set import ImageSet
+from helpers.metrics.images import BlockPCA
 from helpers.models.blocks import AttentionBlock
-from helpers.models.conv_vae import ConvVAE, VAEConfig, image_loss
+from helpers.models.conv_vae import ConvVAE, VAEConfig, image_loss, photo_config
 from helpers.models.losses import gaussian_nll
 from helpers.rng import generator_for
 
@@ -75,9 +78,66 @@ def test_course_models_shrink_non_square_images_and_bring_them_back(factor, late
     assert all(width // model.config.groups >= 4 for width in model.config.channels)
 
 
-def test_course_refuses_another_factor():
+@pytest.mark.parametrize("make", [VAEConfig.course, photo_config])
+def test_configurations_refuse_another_factor(make):
     with pytest.raises(CourseError, match="factor is 16"):
-        VAEConfig.course(16)
+        make(16)
+
+
+# --- patches and the linear shortcut ---
+
+
+@pytest.mark.parametrize(("factor", "latent"), [(4, 4), (8, 16)])
+def test_with_patches_non_square_images_come_back(factor, latent):
+    config = photo_config(factor, latent)
+    model = ConvVAE(config)
+    output = model(photos(2, 3 * factor, 5 * factor))
+    assert config.factor == factor
+    assert output.z.shape == output.posterior.mean.shape == (2, latent, 3, 5)
+    assert output.decoded.shape == (2, 3, 3 * factor, 5 * factor)
+    assert count(model) < 6_000_000
+    assert all(width // config.groups >= 4 for width in config.channels)
+
+
+def test_a_patch_sees_itself_alone_until_blocks_mix_it():
+    model = ConvVAE(replace(TINY, patch=2))
+    x = photos(1, 8, 12)
+    changed = x.clone()
+    changed[..., 2:4, 6:8] += 0.5  # the patch in row 1, column 3
+    conv_in = model.encoder.conv_in
+    moved = (conv_in(changed) - conv_in(x)).abs().sum(1)[0] > 0
+    assert moved.nonzero().tolist() == [[1, 3]]
+
+
+def test_a_fresh_network_with_shortcut_decodes_as_block_pca():
+    train = ImageSet(torch.randint(256, (30, 3, 8, 12), dtype=torch.uint8), None, "noise", ())
+    pca = BlockPCA(train, 4, 5)
+    model = ConvVAE(photo_config(4, 5))
+    model.linear.start_as(pca)
+    x = photos(3, 8, 12)
+    with torch.no_grad():
+        code = model.linear.encode(2 * x - 1)
+        decoded = model.decode(code).clamp(0, 1)
+    # the PCA has a mean for each pixel of a block, a transposed convolution one for each colour
+    blocks = F.unfold(pca.reconstruct(x) - decoded, 4, stride=4)
+    spread = blocks.unflatten(1, (3, 16)).mean(2)
+    assert spread.abs().max() < 0.02 and blocks.abs().max() < 0.1
+    known = model.linear.encode(2 * train.pixels() - 1)
+    torch.testing.assert_close(known.var((0, 2, 3)), torch.ones(5), rtol=0.05, atol=0)
+    variances = pca.variances.flip(0)
+    assert variances[0] == variances.max(), "the largest axis comes first"
+
+
+def test_the_deep_network_begins_as_a_correction_and_learns():
+    model = ConvVAE(photo_config(4))
+    x = photos(2, 8, 12)
+    around = model.linear.encode(2 * x - 1)
+    assert (model.encode(x).mean - around).std() < 0.2 * ConvVAE(TINY).encode(x).mean.std() + 0.1
+    z = torch.randn(2, 4, 2, 3)
+    torch.testing.assert_close(2 * model.decode(z) - 1, model.linear.decode(z))
+    image_loss(model, {"images": x}, generator_for("noise"))["loss"].sum().backward()
+    assert model.decoder.conv_out.weight.grad.abs().sum() > 0
+    assert model.encoder.conv_in.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize(("field", "missing"), [("mid_attention", "attn"), ("quant_conv", "to_")])
