@@ -11,7 +11,7 @@ from torch import nn
 from helpers import CourseError
 from helpers.models.conv_vae import ConvVAE, image_loss
 from helpers.models.discriminator import VAEGAN, PatchDiscriminator, vae_gan_loss
-from helpers.models.perceptual import load_perceptual_distance
+from helpers.models.perceptual import load_lpips
 from helpers.training.options import LOSSES
 
 
@@ -37,8 +37,8 @@ def vae_gan_objective(options: argparse.Namespace, vae: ConvVAE, size: int) -> O
     words = "L1 and discriminator"
     try:
         if not options.no_perceptual:
-            distance = load_perceptual_distance()
-            words = "L1, VGG16 and discriminator"
+            distance = load_lpips()
+            words = "L1, LPIPS and discriminator"
     except CourseError as error:
         words += ", VGG16 could not be had"
         PartialState().print(f"{error} This run goes on without it.")

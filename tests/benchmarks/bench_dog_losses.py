@@ -5,7 +5,7 @@ All go on from the course's dogs.  Every run has one core to itself.  About 10 m
 
 from helpers import CourseError
 from helpers.env import ROOT, budget
-from helpers.models.perceptual import load_perceptual_distance
+from helpers.models.perceptual import load_lpips
 from tests.benchmarks.common import figures_of, publish, take_shared
 from tests.benchmarks.parallel import side_by_side
 
@@ -44,7 +44,7 @@ def main() -> None:
     wanted = dict(LOSSES)
     note = ""
     try:
-        load_perceptual_distance()
+        load_lpips()
         wanted |= PERCEPTUAL
     except CourseError:
         note = NO_VGG16

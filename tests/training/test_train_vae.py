@@ -84,16 +84,14 @@ def same(one: dict, other: dict, rel: float) -> bool:
 
 
 def without_vgg(monkeypatch) -> list:
-    """VGG16 cannot be had; each attempt is noted."""
-    from torchvision.models import VGG16_Weights
-
+    """LPIPS cannot be had; each attempt is noted."""
     tried = []
 
     def fail(*args, **kwargs):
         tried.append(kwargs)
         raise OSError("no route to host")
 
-    monkeypatch.setattr(VGG16_Weights, "get_state_dict", fail)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     return tried
 
 
