@@ -13,6 +13,9 @@ the figures of that file once more, and what it makes of a few photographs:
   python -m helpers.train_vae --reconstruct holiday.jpg my_photos \\
       --init-from build/checkpoints/my_vae.safetensors
 
+the same layers as Stable Diffusion's, so that diffusers loads the folder without the course:
+  python -m helpers.train_vae --plain --folder my_photos --minutes 600 --export my_vae
+
 a new decoder for the latents of Stable Diffusion, and a folder that diffusers loads:
   python -m helpers.train_vae --folder my_photos --resolution 256 --freeze encoder \\
       --init-from stabilityai/sd-vae-ft-mse --lr 1e-4 --export my_decoder

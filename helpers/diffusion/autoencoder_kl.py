@@ -65,7 +65,7 @@ def to_diffusers(vae: ConvVAE, sample_size: int | None = None) -> AutoencoderKL:
 def library_fields(vae: ConvVAE, sample_size: int | None) -> dict:
     """The configuration of a ConvVAE under diffusers' names.
 
-    CourseError for another module, and for a sample_size that no picture can have.
+    CourseError for another module, and for a sample_size or patch that no pipeline can have.
     """
     config = getattr(vae, "config", None)
     others = isinstance(vae, ConvVAE) and (
@@ -84,6 +84,11 @@ def library_fields(vae: ConvVAE, sample_size: int | None) -> dict:
         raise CourseError(
             f"sample_size is {side!r}; it is a number of pixels that {config.factor} divides, such "
             f"as {64 * config.factor}."
+        )
+    if config.patch.bit_count() != 1:
+        raise CourseError(
+            f"Pipelines count how often a picture is halved, and a patch of {config.patch} pixels "
+            "is no power of 2."
         )
     fields |= {theirs: getattr(config, ours) for ours, theirs in FIELDS.items()}
     # pipelines count the levels: a patch stands for those that would halve the picture as often
@@ -110,7 +115,7 @@ def from_diffusers(autoencoder: nn.Module) -> ConvVAE:
         _check_parts(config)
         fields = {ours: config[theirs] for ours, theirs in FIELDS.items()}
     else:
-        fields = vars(network.config).copy()
+        fields = vars(network.config) | {"scaling_factor": config.scaling_factor}
     fields["pipeline"] = {
         name: config[name]
         for name, usual in PIPELINE.items()

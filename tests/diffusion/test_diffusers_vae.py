@@ -51,6 +51,11 @@ class Mosaic(DiffusersVAE):
         return Network()
 
 
+def test_a_patch_that_is_no_power_of_two_is_refused():
+    with pytest.raises(CourseError, match="a patch of 3 pixels is no power of 2"):
+        DiffusersVAE.of(ConvVAE(replace(PATCHES, patch=3)), sample_size=96)
+
+
 class TestLikeTheLibrarysModels:
     def test_it_computes_what_its_network_computes_on_pixels_of_0_to_1(self, vae, network):
         x = pictures()
