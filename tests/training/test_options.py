@@ -27,7 +27,7 @@ def test_help_says_what_every_option_does(capsys):
 def test_the_examples_of_the_help_are_accepted():
     text = train_vae.__doc__.replace("\\\n", "")
     commands = re.findall(r"helpers\.train_vae (.*)\n", text)
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         parse(shlex.split(command))
 
