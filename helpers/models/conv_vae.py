@@ -255,9 +255,8 @@ class ConvVAE(GradientCheckpointing, nn.Module):
     def encode(self, x: torch.Tensor) -> DiagonalGaussian:
         check_size(x, self.config.factor)
         pixels = 2 * x - 1
-        mean, logvar = self.to_moments(self.encoder(pixels)).chunk(
-            2, dim=1
-        )  # (B, latent, H/f, W/f)
+        moments = self.to_moments(self.encoder(pixels))  # (B, 2·latent, H/f, W/f)
+        mean, logvar = moments.chunk(2, dim=1)  # 2 × (B, latent, H/f, W/f)
         if self.linear:
             mean = mean + self.linear.encode(pixels)
         return DiagonalGaussian(mean, logvar)

@@ -12,8 +12,8 @@ from torch import nn
 from helpers import CourseError
 from helpers.env import connect_timeout, data_dir
 
-# how much each channel counts, learned from what people found similar; 7 kB, published with the
-# paper, and the beginning of its SHA-256
+# how much each channel counts, learned from what people found similar: 7 kB, published with the
+# paper; their SHA-256
 WEIGHTS = "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/vgg.pth"
 SHA256 = "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"
 

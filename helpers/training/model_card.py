@@ -38,7 +38,7 @@ A convolutional VAE for images of {size}×{size} pixels.
 To use it in the folder of this file, with the course's folder in `PYTHONPATH`:
 
 ```python
-from helpers.models.conv_vae import ConvVAE, is_autoencoder_kl
+from helpers.models.conv_vae import ConvVAE
 from helpers.training.checkpoints import load_weights, read_tensors
 
 model = ConvVAE(**read_tensors("{name}.safetensors")[1]["config"]).eval()
