@@ -51,6 +51,19 @@ def test_in_both_cures_the_decoder_reads_draws_of_the_references_encoder(loss):
     torch.testing.assert_close(found.get("nll", found["loss"]), expected)
 
 
+def test_a_shared_encoder_brings_its_half_of_the_linear_shortcut():
+    def with_shortcut(seed: int) -> ConvVAE:
+        torch.manual_seed(seed)
+        return ConvVAE(VAEConfig((8,), blocks=1, groups=2, patch=2, linear_shortcut=True))
+
+    reference = with_shortcut(2)
+    model = share_encoder(with_shortcut(1), reference)
+    x = BATCH["images"]
+    assert torch.equal(model.encode(x).mean, reference.encode(x).mean)
+    own = with_shortcut(1).linear.decode.weight
+    assert torch.equal(model.linear.decode.weight, own)
+
+
 def test_a_model_that_writes_the_same_is_not_apart():
     model = network(1)
     terms = distillation_loss(model, BATCH, generator_for(0), reference=model)

@@ -93,6 +93,10 @@ class TestLikeTheLibrarysModels:
         assert torch.equal(vae(pictures()).sample, vae(pictures()).sample)
         assert torch.equal(draw(1), draw(1)) and not torch.equal(draw(1), draw(2))
 
+    def test_a_new_scaling_factor_goes_the_way_back(self, vae):
+        vae.register_to_config(scaling_factor=0.25)
+        assert from_diffusers(vae).config.scaling_factor == 0.25
+
     def test_configuration_round_trip(self, vae, network):
         again = DiffusersVAE.from_config(vae.config)
         assert again.config == vae.config and again.network.config == network.config

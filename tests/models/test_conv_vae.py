@@ -124,6 +124,7 @@ def test_a_fresh_network_with_shortcut_decodes_as_block_pca():
     assert spread.abs().max() < 0.02 and blocks.abs().max() < 0.1
     known = model.linear.encode(2 * train.pixels() - 1)
     torch.testing.assert_close(known.var((0, 2, 3)), torch.ones(5), rtol=0.05, atol=0)
+    torch.testing.assert_close(known.mean((0, 2, 3)), torch.zeros(5), rtol=0, atol=1e-4)
     variances = pca.variances.flip(0)
     assert variances[0] == variances.max(), "the largest axis comes first"
 

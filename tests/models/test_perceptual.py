@@ -91,7 +91,8 @@ def weights(monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
 
     def download(url, file, hash_prefix, progress):
-        assert len(hash_prefix) == 64 and url.endswith("vgg.pth")
+        assert hash_prefix == perceptual.SHA256 and len(hash_prefix) == 64
+        assert url.endswith("vgg.pth")
         layers = {f"lin{i}.model.1.weight": w[None, :, None, None] for i, w in OWN.items()}
         torch.save(layers, file)
 

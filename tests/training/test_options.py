@@ -8,7 +8,7 @@ import pytest
 
 from helpers import train_vae
 from helpers.training import options
-from helpers.training.options import GROUP, as_typed, parse
+from helpers.training.options import GROUP, as_typed, network_of, parse
 
 
 def test_help_says_what_every_option_does(capsys):
@@ -38,6 +38,12 @@ def test_a_name_with_one_slash_is_a_model_on_hugging_face_unless_it_is_here(tmp_
     words = ["ada/vae", "models/vae", "vae", "a/b/vae", "./vae"]
     found = [parse(["--init-from", word]).init_from for word in words]
     assert found == ["ada/vae", *map(Path, words[1:])]
+
+
+def test_groups_divide_all_widths_and_hold_four_channels():
+    for words, groups in {"12 16": 1, "16 24": 2, "32 64": 8}.items():
+        config = network_of(parse(["--channels", *words.split()]))
+        assert config.groups == groups and config.factor == 8 and config.linear_shortcut
 
 
 def test_without_a_length_it_is_twenty_minutes():
@@ -82,6 +88,7 @@ WRONG = {
     "--evaluate": "--evaluate needs --init-from, the weights to measure",
     "--init-from x.safetensors --factor 4": "--init-from brings its network along",
     "--continue --channels 8 16": "--continue brings its network along",
+    "--init-from x.safetensors --plain": "leave out --factor, --latent-channels, --ch",
     "--continue --init-from x.safetensors": "leave out --init-from and --evaluate",
     "--reconstruct a.jpg": "--reconstruct needs --init-from, the weights to use",
     "--reconstruct a.jpg --init-from x --export y": "leave out --evaluate and --export",

@@ -24,7 +24,7 @@ from helpers.training.pictures import load_pictures
 from helpers.training.run_state import finished_weights
 from helpers.training.starting_point import load_vae
 from tests.data.small_data import noise, write_photos
-from tests.training.small_command import BASE, SMALL, refusal, use, without_training
+from tests.training.small_command import BASE, SMALL, USUAL, refusal, use, without_training
 from tests.training.small_training import equal
 
 pytestmark = pytest.mark.slow
@@ -250,6 +250,16 @@ def test_with_a_frozen_encoder_the_decoder_learns_and_diffusers_loads_the_result
         torch.testing.assert_close(vae.encode(pixels).mode(), z, rtol=0, atol=1e-5)
         decoded = (again.decode(z).sample + 1) / 2
         torch.testing.assert_close(vae.decode(z), decoded, rtol=0, atol=1e-5)
+
+
+def test_a_frozen_encoder_keeps_its_half_of_the_linear_shortcut(place):
+    train_vae.main([*USUAL, "--export", "usual"])
+    before = exported(place, "usual")[0].state_dict()
+    words = ["--init-from", str(place / "build" / "checkpoints" / "usual.safetensors")]
+    train_vae.main([*words, "--freeze", "encoder", *SHORT, "--export", "decoder"])
+    after = exported(place, "decoder")[0].state_dict()
+    kept = {name for name in before if name.startswith(("encoder.", "linear.encode."))}
+    assert {name for name in before if torch.equal(before[name], after[name])} == kept
 
 
 def test_a_stopped_run_with_a_frozen_encoder_is_exported_as_it_is(library, place):

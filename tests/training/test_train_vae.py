@@ -311,6 +311,14 @@ def test_the_defaults(monkeypatch):
     assert not any(stage.checkpointing for stage in stages)
 
 
+def test_the_usual_network_begins_as_block_pca(monkeypatch):
+    called = without_training(monkeypatch)
+    figures = train_vae.main(USUAL)
+    assert figures["psnr"] == pytest.approx(figures["block_pca_psnr"], abs=1), "untrained"
+    code = called["model"].linear.encode(2 * load_dogs(16, "train").pixels() - 1)
+    torch.testing.assert_close(code.std((0, 2, 3)), torch.ones(4), rtol=0.01, atol=0)
+
+
 def test_the_averaged_weights_can_be_left_out(monkeypatch):
     called = without_training(monkeypatch)
     train_vae.main([*BASE, "--ema", "0"])
