@@ -62,3 +62,11 @@ def blur_and_grain(images: torch.Tensor, generator: torch.Generator) -> torch.Te
     grain = draw(torch.randn, tuple(images.shape), generator, device=on)
     strength = 0.05 * draw(torch.rand, (b, 1, 1, 1), generator, device=on)
     return (images + strength * grain).clamp(0, 1)
+
+
+def add_gaussian_noise(
+    x: torch.Tensor, sigma: float, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Images in [0, 1] plus normal noise of that spread in every pixel, cut to [0, 1] again."""
+    noise = torch.randn(x.shape, generator=generator, device=x.device)
+    return (x + sigma * noise).clamp(0, 1)

@@ -37,6 +37,24 @@ def active_units(means: torch.Tensor, threshold: float = 0.01) -> int:
     return int((means.var(dim=0) > threshold).sum())
 
 
+def aggregate_posterior(
+    mean: torch.Tensor, logvar: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean (latent,) and covariance (latent, latent) of the mixture of all posteriors.
+
+    mean, logvar: of N posteriors, (N, latent).  The covariance is that of the means plus the mean
+    of the variances.  Hoffman & Johnson 2016 compare this mixture with the prior.
+    """
+    covariance = torch.cov(mean.T, correction=0) + torch.diag(logvar.exp().mean(0))
+    return mean.mean(0), covariance
+
+
+def slerp(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
+    """The point at share t of the great circle from a to b, both (latent,).  Shoemake 1985."""
+    angle = torch.acos(torch.dot(a, b) / (a.norm() * b.norm()))
+    return (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
+
+
 @dataclass(frozen=True)
 class LatentStatistics:
     """What a data set's latents look like; the tensors have one entry per latent channel.

@@ -56,6 +56,18 @@ class DiagonalGaussian:
         return 0.5 * each.flatten(1).sum(1)
 
 
+def reparameterise(
+    mean: torch.Tensor, logvar: torch.Tensor, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """`DiagonalGaussian.sample` as a function: one draw, differentiable in mean and logvar."""
+    return DiagonalGaussian(mean, logvar).sample(generator)
+
+
+def gaussian_kl(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+    """`DiagonalGaussian.kl` to N(0, I) as a function: nats per image, (B,)."""
+    return DiagonalGaussian(mean, logvar).kl()
+
+
 def log_prob(z: torch.Tensor, p: DiagonalGaussian) -> torch.Tensor:
     """log p(z) in nats per image, (B,), in float32 or better."""
     logvar = at_least_float32(p.logvar)

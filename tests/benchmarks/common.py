@@ -47,6 +47,13 @@ def mnist() -> tuple[ImageSet, ImageSet]:
     return load_mnist("train"), load_mnist("test")
 
 
+def mnist_split() -> tuple[ImageSet, ImageSet, str]:
+    """(train, test, what they are in words): the 55,000 that notebooks 1 to 3 train on."""
+    train, _ = load_mnist("train").split(budget(quick=200, cpu=5000, gpu=5000))
+    test = load_mnist("test")
+    return train, test, f"{train.source}, {len(train):,} images to train on"
+
+
 def beta_loss(model, batch, generator, beta: float) -> dict[str, torch.Tensor]:
     """The negative ELBO with `beta` times the KL."""
     return negative_elbo(model(batch["images"], generator), batch["images"], beta=beta)
@@ -74,11 +81,11 @@ def train_vae(
     return model, time.perf_counter() - started, history
 
 
-def train_autoencoder(train: ImageSet, seed: int) -> Autoencoder:
+def train_autoencoder(train: ImageSet, seed: int, latent: int = 20) -> Autoencoder:
     """The autoencoder of the same size, by the same recipe."""
     seed_everything(seed)
-    model = Autoencoder(20, HIDDEN_20D)
-    fit(model, autoencoder_loss, train, seed=seed, **RECIPE_20D)
+    model = Autoencoder(latent, HIDDEN_2D if latent == 2 else HIDDEN_20D)
+    fit(model, autoencoder_loss, train, seed=seed, **(RECIPE_2D if latent == 2 else RECIPE_20D))
     return model
 
 

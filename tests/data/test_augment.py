@@ -5,6 +5,7 @@ import torch
 
 from helpers import CourseError
 from helpers.data.augment import (
+    add_gaussian_noise,
     blur_and_grain,
     crop_and_flip,
     random_crop,
@@ -117,3 +118,11 @@ def test_an_impossible_crop_is_one_sentence(size):
     with pytest.raises(CourseError) as error:
         random_crop(places(5, 8), generator_for("crop"), size)
     one_sentence(error, str(size), "5×8")
+
+
+def test_noise_has_its_spread_and_stays_in_the_range_of_images():
+    grey = torch.full((50, 2, 10, 14), 0.5)
+    noise = add_gaussian_noise(grey, 0.1, generator_for("noise")) - 0.5
+    assert abs(noise.mean()) < 0.004 and abs(noise.std() - 0.1) < 0.004
+    strong = add_gaussian_noise(grey, 2.0, generator_for("noise"))
+    assert strong.min() == 0 and strong.max() == 1

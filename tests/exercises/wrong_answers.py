@@ -8,6 +8,7 @@ from tests.exercises import (
     wrong_autoencoder,
     wrong_conv_attention_vae_dogs,
     wrong_diffusers_integration,
+    wrong_inside_the_loss,
     wrong_mlp_vae_mnist,
     wrong_tiny_stable_diffusion,
     wrong_using_the_latent_space,
@@ -17,6 +18,7 @@ from tests.exercises import (
 WRONG: dict[str, list[tuple[str, str]]] = {
     **wrong_autoencoder.WRONG,
     **wrong_mlp_vae_mnist.WRONG,
+    **wrong_inside_the_loss.WRONG,
     **wrong_using_the_latent_space.WRONG,
     **wrong_vae_variants.WRONG,
     **wrong_conv_attention_vae_dogs.WRONG,

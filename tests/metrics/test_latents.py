@@ -11,10 +11,12 @@ from helpers.data.image_set import ImageSet
 from helpers.metrics import latents
 from helpers.metrics.latents import (
     active_units,
+    aggregate_posterior,
     encode_all,
     latent_statistics,
     mutual_information,
     mutual_information_gap,
+    slerp,
 )
 from helpers.models.conv_vae import ConvVAE, VAEConfig
 from helpers.models.distributions import DiagonalGaussian
@@ -154,3 +156,26 @@ def test_the_gap_is_whole_where_one_dimension_tells_and_none_where_two_do():
     twice = torch.stack([coat.float(), 5.0 - coat.float(), ears.float(), noise[:, 0]], dim=1)
     gaps = mutual_information_gap(twice, {"coat": coat, "ears": ears})
     assert gaps["coat"] == pytest.approx(0, abs=1e-4) and gaps["ears"] > 0.95
+
+
+# --- the aggregate posterior, and walks ---
+
+
+def test_the_aggregate_posterior_has_the_moments_of_draws_of_all():
+    mean, logvar = torch.randn(2, 30, 3, generator=generator_for("pools"))
+    mean = mean @ torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
+    centre, covariance = aggregate_posterior(mean, logvar)
+    pools = DiagonalGaussian(mean.repeat(10_000, 1), logvar.repeat(10_000, 1))
+    draws = pools.sample(generator_for("draws"))
+    torch.testing.assert_close(centre, draws.mean(0), rtol=0, atol=0.02)
+    torch.testing.assert_close(covariance, torch.cov(draws.T), rtol=0.02, atol=0.05)
+
+
+def test_a_great_circle_keeps_the_length_and_divides_the_angle():
+    a, b = (2 * torch.nn.functional.normalize(torch.randn(7), dim=0) for _ in range(2))
+    angle = torch.acos(torch.dot(a, b) / 4)
+    for t in (0.0, 0.3, 1.0):
+        point = slerp(a, b, t)
+        assert point.norm().item() == pytest.approx(2, rel=1e-4)
+        cosine = torch.dot(point, a) / 4
+        assert cosine.item() == pytest.approx(math.cos(t * angle), abs=1e-4)

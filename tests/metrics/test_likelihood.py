@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
-from helpers.metrics.likelihood import hierarchical_nll, importance_nll
+from helpers.metrics.likelihood import hierarchical_nll, importance_nll, log_weight, naive_nll
 from helpers.models.distributions import DiagonalGaussian, log_prob
 from helpers.models.losses import bernoulli_nll, gaussian_nll
 from helpers.models.mlp_vae import MLPVAE
@@ -100,6 +100,27 @@ def test_the_estimate_of_a_vae_repeats_and_builds_no_graph():
     log_p = Normal(0.0, 1.0).log_prob(z).sum(1)
     expected = bernoulli_nll(model.decode(z), x) + log_q - log_p
     torch.testing.assert_close(one, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_weight_is_the_quotient_of_the_densities():
+    p = DiagonalGaussian(*torch.randn(2, 4, 3, generator=generator_for("q")))
+    z = p.sample(generator_for("z"))
+    nll = torch.tensor([70.0, 80.0, 90.0, 100.0])
+    expected = Normal(0.0, 1.0).log_prob(z).sum(1) - log_prob(z, p) - nll
+    torch.testing.assert_close(log_weight(p, z, nll), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_without_an_encoder_it_converges_to_the_integral_over_the_prior():
+    torch.manual_seed(0)
+    model = MLPVAE(1, (8,))
+    axis = torch.arange(-6, 6, 0.05)
+    with torch.no_grad():
+        decoded = model.decode(axis[:, None])
+        prior = Normal(0.0, 1.0).log_prob(axis)
+        each = [prior - bernoulli_nll(decoded, x.expand_as(decoded)) for x in digits()]
+    exact = -torch.logsumexp(torch.stack(each), dim=1) - math.log(0.05)
+    estimate = naive_nll(model, digits(), 20_000, generator_for("naive"))
+    torch.testing.assert_close(estimate, exact, rtol=0, atol=0.1)
 
 
 def digits(repeats: int = 1) -> torch.Tensor:

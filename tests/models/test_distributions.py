@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
-from helpers.models.distributions import DiagonalGaussian, log_prob
+from helpers.models.distributions import (
+    DiagonalGaussian,
+    gaussian_kl,
+    log_prob,
+    reparameterise,
+)
 from helpers.rng import generator_for
 
 SAMPLES = 200_000
@@ -101,3 +106,11 @@ def test_the_clamp_is_from_minus_30_to_20():
     logvar = torch.tensor([[-31.0, -30.0, 0.5, 20.0, 21.0]])
     clamped = DiagonalGaussian(torch.zeros(1, 5), logvar).logvar
     assert clamped.tolist() == [[-30.0, -30.0, 0.5, 20.0, 20.0]]
+
+
+def test_the_functions_are_the_methods():
+    p = gaussian("functions", 6, 3)
+    assert torch.equal(
+        reparameterise(p.mean, p.logvar, generator_for(1)), p.sample(generator_for(1))
+    )
+    assert torch.equal(gaussian_kl(p.mean, p.logvar), p.kl())

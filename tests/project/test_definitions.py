@@ -10,6 +10,13 @@ from tests.project import toys
 from tests.project.comparing import definitions, plain, written_out
 from tests.tools import common
 
+SIMPLER = {  # than the helpers' of the same name, and why
+    "reparameterise",  # there a method of DiagonalGaussian, as is gaussian_kl
+    "gaussian_kl",
+    "DiagonalGaussian",  # there with a KL to any other, and here made of the two
+    "GaussianCodes",  # there in double precision, and for codes that fill no more than a plane
+}
+
 
 @pytest.fixture(scope="module")
 def public() -> dict[str, dict[str, str]]:
@@ -31,7 +38,7 @@ def drifted(notebook: dict, public: dict[str, dict[str, str]]) -> list[str]:
     for index, source in written_out(notebook):
         for name, node in definitions(source).items():
             here, there = plain(node), public.get(name, {})
-            if there and here not in there.values():
+            if name not in SIMPLER and there and here not in there.values():
                 file, other = next(iter(there.items()))
                 lines = difflib.unified_diff(
                     other.split("\n"), here.split("\n"), file, f"cell {index}", lineterm=""

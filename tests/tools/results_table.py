@@ -48,12 +48,6 @@ def mnist_rows(values: Values) -> Rows:
             ratio = found["seconds"]["ours"]["first/this"]
             beside = f"{took[rival]}: {ratio:.1f} times as long"
             rows.add(f"{what}: training time", took["ours"], beside, name)
-    if found := values("samples_20d"):
-        for name, row in found["rows"].items():
-            if "sd" in row["frechet"]:
-                what = f"10,000 samples, {name}: Fréchet distance"
-                beside = f"{percent(row['recognised'])} recognised"
-                rows.add(what, spread(row["frechet"], "{:.1f}"), beside, "samples_20d")
     if found := values("autoencoder_vs_pca"):
         for size, row in found["mse per pixel"].items():
             what = f"autoencoder, {size} latent dimensions: held-out squared error per pixel"
@@ -194,6 +188,23 @@ def tiny_sd_rows(values: Values) -> Rows:
     return rows
 
 
+def samples_table(values: Values) -> str:
+    """The one table of samples: two models, three sizes, two ways to draw codes."""
+    found = values("samples")
+    if not found:
+        return ""
+    lines = []
+    for kind, sizes in found["rows"].items():
+        for size, ways in sizes.items():
+            cells = [f"{kind}, {size} latent dimensions"]
+            for row in ways.values():
+                cells += [percent(row["recognised"]), spread(row["frechet"], "{:.1f}")]
+            lines.append(cells)
+    what = f"{found['count']:,} samples each ([samples](data/results/samples.json))"
+    header = [what, "codes from N(0, I): recognised", "Fréchet distance"]
+    return table([*header, "from a fitted Gaussian: recognised", "Fréchet distance"], lines)
+
+
 def importance_table(values: Values) -> str:
     """Two likelihoods with different floors stand in columns of their own."""
     found = values("importance")
@@ -220,4 +231,5 @@ def results(root: Path) -> str:
 
     rows = [row for section in SECTIONS for row in section(values)]
     header = ["Measured (mean ± sd of three seeds)", "Result", "Beside it", "File"]
-    return "\n\n".join(filter(None, (table(header, rows), importance_table(values))))
+    tables = (table(header, rows), samples_table(values), importance_table(values))
+    return "\n\n".join(filter(None, tables))
