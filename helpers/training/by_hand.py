@@ -50,7 +50,8 @@ def train_epoch(
     for step, batch in enumerate(batches.epoch(epoch)):
         generator = generator_for("noise", batches.seed, epoch, step, device=batches.device)
         optimizer.zero_grad()
-        value = loss(model, batch, generator)["loss"].mean()
+        terms = loss(model, batch, generator)  # {"loss": (B,), …}
+        value = terms["loss"].mean()
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
