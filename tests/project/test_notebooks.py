@@ -98,6 +98,12 @@ def test_card(path, notebooks):
     assert not missing, f"the card does not speak of {missing}"
 
 
+def test_card_and_map_state_the_same_minutes(path, notebooks):
+    minutes = notebooks[path]["metadata"]["course"]["minutes"]
+    row = " · ".join(f"{name} {minutes[name]}" for name in ("quick", "cpu", "gpu"))
+    assert f"{row} |" in common.text(notebooks[path]["cells"][0])
+
+
 def test_card_and_map_name_every_download(path, notebooks):
     code = "\n".join(map(common.text, code_cells(notebooks[path])))
     row = re.search(r"\*\*Download\*\* \| (.*) \|", common.text(notebooks[path]["cells"][0]))[1]
