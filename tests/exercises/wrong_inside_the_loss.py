@@ -95,6 +95,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {
             "exp(logvar) is the variance",
         ),
         (weight("(p - q - nll).exp()"), "without exp"),
+        (weight("(p - q - nll).view(6)"), "Your code raised"),
         (weight("(p - q - nll).sum()"), "for the whole batch"),
         (weight("p - q - nll + 1"), "For the first image log w is"),
         (weight("(p - q - nll).tolist()"), "yours is of type list"),

@@ -171,6 +171,22 @@ def test_the_aggregate_posterior_has_the_moments_of_draws_of_all():
     torch.testing.assert_close(covariance, torch.cov(draws.T), rtol=0.02, atol=0.05)
 
 
+def test_the_covariance_is_the_second_moment_less_that_of_the_mean():
+    mean, logvar = torch.randn(2, 5, 3, generator=generator_for("few pools")).double()
+    each = [torch.outer(m, m) + torch.diag(v) for m, v in zip(mean, logvar.exp(), strict=True)]
+    centre = mean.mean(0)
+    expected = torch.stack(each).mean(0) - torch.outer(centre, centre)
+    torch.testing.assert_close(aggregate_posterior(mean, logvar), (centre, expected))
+
+
+def test_the_angle_does_not_depend_on_the_lengths():
+    a, b = torch.randn(2, 7, generator=generator_for("ends")).double()
+    b = 3 * b
+    angle = torch.acos(torch.cosine_similarity(a, b, dim=0))
+    expected = (torch.sin(0.7 * angle) * a + torch.sin(0.3 * angle) * b) / torch.sin(angle)
+    torch.testing.assert_close(slerp(a, b, 0.3), expected)
+
+
 def test_a_great_circle_keeps_the_length_and_divides_the_angle():
     a, b = (2 * torch.nn.functional.normalize(torch.randn(7), dim=0) for _ in range(2))
     angle = torch.acos(torch.dot(a, b) / 4)

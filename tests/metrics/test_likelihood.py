@@ -123,6 +123,15 @@ def test_without_an_encoder_it_converges_to_the_integral_over_the_prior():
     torch.testing.assert_close(estimate, exact, rtol=0, atol=0.1)
 
 
+def test_codes_of_the_naive_estimate_are_draws_of_the_prior():
+    torch.manual_seed(0)
+    model, seen = MLPVAE(4, (8,)), []
+    decode = model.decode
+    model.decode = lambda z: seen.append(z) or decode(z)
+    naive_nll(model, digits(), 50, generator_for("naive"))
+    assert torch.equal(torch.cat(seen), torch.randn(50, 4, generator=generator_for("naive")))
+
+
 def digits(repeats: int = 1) -> torch.Tensor:
     x = torch.rand(3, 1, 28, 28, generator=generator_for("digits")).round()
     return x.repeat(repeats, 1, 1, 1)
